@@ -1,0 +1,95 @@
+"""Checks shared by the public constructors and functions; each raises a ``ValueError`` that names
+the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def describe(value: Any) -> str:
+    """A short description of ``value`` for error messages."""
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {list(value.shape)} on {value.device}"
+    return f"{value!r} of type {type(value).__name__}"
+
+
+def check_tensor(name: str, value: Any, dim: int, shape: str) -> None:
+    """``value`` must be a tensor with ``dim`` dimensions; ``shape`` spells them out."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"'{name}' must be a tensor of shape {shape}, got {describe(value)}")
+    if value.dim() != dim:
+        raise ValueError(f"'{name}' must have shape {shape}, got {describe(value)}")
+
+
+def check_floating(name: str, value: Tensor) -> None:
+    """``value`` must hold floating-point numbers."""
+    if not value.is_floating_point():
+        raise ValueError(f"'{name}' must be a floating-point tensor, got {describe(value)}")
+
+
+def check_same(attribute: str, **tensors: Tensor | None) -> None:
+    """All given tensors must share ``attribute`` (``"device"`` or ``"dtype"``)."""
+    found = {name: getattr(t, attribute) for name, t in tensors.items() if t is not None}
+    if len(set(found.values())) > 1:
+        listing = ", ".join(f"'{name}' has {value}" for name, value in found.items())
+        raise ValueError(f"all arguments must have the same {attribute}, got {listing}")
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """``value`` must be one of ``choices``."""
+    if value not in choices:
+        expected = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"'{name}' must be one of {expected}, got {value!r}")
+
+
+def check_range(
+    name: str,
+    value: Any,
+    low: float,
+    high: float,
+    *,
+    low_open: bool = False,
+    high_open: bool = False,
+) -> None:
+    """``value`` must be a number between ``low`` and ``high``."""
+    left, right = "(" if low_open else "[", ")" if high_open else "]"
+    message = f"'{name}' must be a number in {left}{low:g}, {high:g}{right}, got {value!r}"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(message)
+    above = value > low if low_open else value >= low
+    below = value < high if high_open else value <= high
+    if not (above and below):
+        raise ValueError(message)
+
+
+def check_positive_int(name: str, value: Any, minimum: int = 1) -> None:
+    """``value`` must be an integer of at least ``minimum``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"'{name}' must be an integer >= {minimum}, got {value!r}")
+
+
+def check_batch(name: str, batch: Any, size: int, device: torch.device) -> None:
+    """``batch`` must be a sorted integer vector that gives the graph of each of ``size`` nodes."""
+    if not isinstance(batch, Tensor) or batch.dim() != 1 or batch.dtype != torch.int64:
+        raise ValueError(
+            f"'{name}' must be an int64 vector of graph numbers, got {describe(batch)}"
+        )
+    if batch.numel() != size:
+        raise ValueError(
+            f"'{name}' must hold one graph number for each of {size} nodes, got {batch.numel()}"
+        )
+    if batch.device != device:
+        raise ValueError(f"'{name}' must be on {device} like the nodes, got {batch.device}")
+    if size == 0:
+        return
+    if bool((batch[1:] < batch[:-1]).any()):
+        raise ValueError(
+            f"'{name}' must be sorted in ascending order (graphs contiguous), "
+            "got a vector with a descent"
+        )
+    if int(batch[0]) < 0:
+        raise ValueError(f"'{name}' must hold graph numbers >= 0, got {int(batch[0])}")
