@@ -1,0 +1,49 @@
+"""One entry to every task's data: ``prepare(task, root, **options)``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from sbmgraph.data.listops import prepare_listops
+
+#: Task name to the function that prepares it; their keyword arguments are the tasks' options.
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "listops": prepare_listops,
+}
+
+
+def prepare(
+    task: str, root: str | Path, cache_root: str | Path | None = None, **options: Any
+) -> dict[str, Dataset]:
+    """Reads, downloads or generates the data of a task, once, and opens them.
+
+    Args:
+        task: ``"listops"``, ``"text"``, ``"retrieval"``, ``"image"``, ``"pathfinder32"`` or
+            ``"duplicates"``.
+        root: Data folder, holding the official releases where a task needs one.
+        cache_root: Folder of prepared data (default: ``prepared`` inside ``root``).
+        **options: Of the task's function in :data:`TASKS`.
+
+    Returns:
+        Data sets ``train``, ``val`` and ``test``.
+
+    Raises:
+        ValueError: If the task or an option is unknown, or the data are bad.
+        FileNotFoundError: If the data are not there; the message says how to come by them.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
+    function = TASKS[task]
+    known = [
+        p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
+    ]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"options: expected of {task} any of {', '.join(known)}, got {unknown}")
+    root = Path(root)
+    return function(root, Path(cache_root) if cache_root else root / "prepared", **options)
