@@ -6,8 +6,9 @@ Stochastic Block Models*, NeurIPS 2022).
 """
 
 from sbmgraph.graph import SampledGraph
+from sbmgraph.record import Recorder, Run, record
 from sbmgraph.sampling import sample
 from sbmgraph.sbm import SBM
 from sbmgraph.version import __version__
 
-__all__ = ["SBM", "SampledGraph", "__version__", "sample"]
+__all__ = ["SBM", "Recorder", "Run", "SampledGraph", "__version__", "record", "sample"]

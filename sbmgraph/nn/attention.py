@@ -1,0 +1,139 @@
+"""SBM attention as a drop-in for multi-head self-attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sbmgraph._validate import check_positive_int, describe
+from sbmgraph.nn.conv import SBMConv
+
+
+class SBMAttention(nn.Module):
+    r"""Multi-head self-attention over sampled graphs with an output projection.
+
+    Padding is dropped before anything is computed: padded tokens are never sampled, cost nothing,
+    and come out as zeros.
+
+    Args:
+        channels (int): Channels of the input and the output.
+        heads (int): The number of heads.
+        head_channels (int, optional): Channels of each head. (default: :obj:`channels // heads`)
+        bias (bool, optional): If :obj:`False`, the projections have no bias. (default:
+            :obj:`True`)
+        **kwargs (optional): Arguments of :class:`SBMConv`: ``num_clusters``, ``dropout``,
+            ``law``, ``init_density`` and so on.
+
+    Shapes:
+        - **input:** :math:`(B, N, C)` with a boolean mask :math:`(B, N)`, :obj:`True` where valid;
+          or :math:`(T, C)` with a sorted batch vector :math:`(T)`
+        - **output:** the shape of the input
+
+    Raises:
+        ValueError: If an argument is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        head_channels: int | None = None,
+        bias: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        check_positive_int("channels", channels)
+        check_positive_int("heads", heads)
+        if head_channels is None:
+            if channels % heads:
+                raise ValueError(
+                    f"'channels' must be a multiple of 'heads' = {heads} unless 'head_channels' is "
+                    f"given, got {channels}"
+                )
+            head_channels = channels // heads
+        if "concat" in kwargs:
+            raise ValueError("'concat' must be left out: heads are projected together")
+        self.channels = channels
+        self.conv = SBMConv(channels, head_channels, heads, bias=bias, **kwargs)
+        self.lin_out = nn.Linear(heads * self.conv.out_channels, channels, bias=bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all weights anew."""
+        self.conv.reset_parameters()
+        self.lin_out.reset_parameters()
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        batch: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        pe: Tensor | None = None,
+    ) -> Tensor:
+        r"""Runs the layer.
+
+        Args:
+            x (Tensor): Padded input of shape :obj:`[B, N, C]`, or flat input :obj:`[T, C]`.
+            mask (Tensor, optional): Valid tokens of padded input, boolean of shape :obj:`[B, N]`.
+                (default: all)
+            batch (Tensor, optional): Sequence of each token of flat input, sorted, of shape
+                :obj:`[T]`. (default: one sequence)
+            generator (torch.Generator, optional): Source of the sampling's seed.
+            pe (Tensor, optional): Positional encodings, shaped as :obj:`x`.
+
+        Raises:
+            ValueError: If shapes or dtypes do not fit together.
+        """
+        if not isinstance(x, Tensor) or x.dim() not in (2, 3) or x.size(-1) != self.channels:
+            raise ValueError(
+                f"'x' must have shape [batch, tokens, {self.channels}] or [tokens, "
+                f"{self.channels}], got {describe(x)}"
+            )
+        if x.dim() == 2:
+            if mask is not None:
+                raise ValueError("'mask' must be None for flat input; use 'batch'")
+            return self.lin_out(self.conv(x, batch, pe=pe, generator=generator))
+        if batch is not None:
+            raise ValueError("'batch' must be None for padded input; use 'mask'")
+        mask, batch = flatten_mask(x.shape[:2], mask, x.device)
+        out = x.new_zeros(x.shape)
+        pe = None if pe is None else pe[mask]
+        flat = self.lin_out(self.conv(x[mask], batch, pe=pe, generator=generator))
+        out = out.to(flat.dtype)
+        return out.masked_scatter(mask.unsqueeze(-1), flat)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.channels}, heads={self.conv.heads}, "
+            f"head_channels={self.conv.out_channels}, num_clusters={self.conv.num_clusters})"
+        )
+
+
+def flatten_mask(
+    shape: torch.Size, mask: Tensor | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Checks the mask of a padded batch [B, N] and derives the sequence of every valid token.
+
+    Returns:
+        The mask, boolean of shape :obj:`[B, N]`, and the batch vector of its valid tokens.
+
+    Raises:
+        ValueError: If the mask has another shape, dtype or device.
+    """
+    if mask is None:
+        mask = torch.ones(shape, dtype=torch.bool, device=device)
+    if (
+        not isinstance(mask, Tensor)
+        or mask.dtype != torch.bool
+        or mask.shape != shape
+        or mask.device != device
+    ):
+        raise ValueError(
+            f"'mask' must be a boolean tensor of shape {list(shape)} on {device} (True = valid), "
+            f"got {describe(mask)}"
+        )
+    sequence = torch.arange(shape[0], device=device).unsqueeze(1).expand(shape)
+    return mask, sequence[mask]
