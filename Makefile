@@ -1,0 +1,66 @@
+# Everything runs in .venv, made here with nothing but Python and a C compiler.
+#   make listops   train an SBM-Transformer on generated ListOps and report
+#   make test      the tests
+# PYTHON chooses the interpreter; PIP_ARGS reaches pip (an index with CPU builds of torch, say).
+
+PYTHON ?= python3
+PIP_ARGS ?=
+RUN ?= runs/listops_quick
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
+
+.PHONY: listops test test-all lint install ext bench report docs notebooks clean
+
+listops: $(VENV)/.train
+	$(BIN)/python tasks/lra.py quick --config tasks/configs/listops_quick.yaml
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+install: $(VENV)/.dev
+
+ext: $(VENV)/.ext
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py
+
+report: $(VENV)/.train
+	$(BIN)/python tasks/report.py $(RUN)
+
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+notebooks: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/notebooks
+
+clean:
+	rm -rf $(VENV) docs/_build docs/api/generated .pytest_cache .mypy_cache .ruff_cache
+
+# torch goes first and pinned, so that no other package asks for its newest build.
+$(VENV)/.train: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing torch ..."
+	@$(PIP) -c constraints.txt torch numpy
+	@echo "Installing sbmgraph with what training and pictures need ..."
+	@$(PIP) -c constraints.txt -e ".[train,viz,baselines]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	@echo "Installing what tests, notebooks and documentation need ..."
+	@$(PIP) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/.ext: $(VENV)/.dev
+	@echo "Building torch-scatter and torch-sparse (minutes, once; pip keeps the wheels) ..."
+	@$(PIP) setuptools wheel
+	@$(PIP) -c constraints.txt --no-build-isolation torch-scatter torch-sparse
+	@touch $@

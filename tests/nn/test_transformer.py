@@ -1,0 +1,117 @@
+"""The encoder on ragged and padded batches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sbmgraph.nn import SBMTransformer, Transformer
+
+LENGTHS = torch.tensor([5, 1, 7, 3])
+BATCH = torch.arange(4).repeat_interleave(LENGTHS)
+TOKENS = torch.randint(1, 20, (16,), generator=torch.Generator().manual_seed(0))
+MASK = torch.arange(7) < LENGTHS.unsqueeze(1)
+PADDED = torch.zeros(4, 7, dtype=torch.int64).masked_scatter(MASK, TOKENS)
+
+
+def model(**kwargs) -> SBMTransformer:
+    torch.manual_seed(0)
+    defaults = {"channels": 8, "num_clusters": 4, "max_length": 9}
+    return SBMTransformer(20, 3, **(defaults | kwargs)).eval()
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "none"])
+def test_padded_equals_flat(pooling: str) -> None:
+    net = model(pooling=pooling)
+    flat = net(TOKENS, BATCH, generator=seeded())
+    padded = net(PADDED, mask=MASK, generator=seeded())
+    if pooling == "none":
+        assert flat.shape == (16, 3)
+        assert not padded[~MASK].any()
+        padded = padded[MASK]
+    else:
+        assert flat.shape == (4, 3)
+    torch.testing.assert_close(padded, flat)
+
+
+class CountTokens(nn.Module):
+    """An attention that hands every token the mean of its sequence."""
+
+    def forward(self, x, batch=None, generator=None):
+        total = torch.zeros(int(batch[-1]) + 1, x.size(1)).index_add(0, batch, x)
+        return (total / torch.bincount(batch).unsqueeze(1))[batch]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_sequence_does_not_depend_on_its_batch_mates(pooling: str) -> None:
+    torch.manual_seed(0)
+    net = Transformer(20, 3, CountTokens, 8, max_length=9, pooling=pooling).eval()
+    together = net(TOKENS, BATCH)
+    for number in range(4):
+        alone = net(TOKENS[number == BATCH])
+        torch.testing.assert_close(together[number : number + 1], alone)
+
+
+def test_two_documents() -> None:
+    net = model(num_documents=2)
+    assert net(TOKENS, BATCH).shape == (2, 3)
+    with pytest.raises(ValueError, match="two documents an item, got 3 sequences"):
+        net(TOKENS[BATCH < 3], BATCH[BATCH < 3])
+
+
+def test_dropout_and_gradients() -> None:
+    net = model(dropout=0.2).train()
+    net(TOKENS, BATCH).sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"tokens": TOKENS.float()}, "'tokens' must be an int64 tensor"),
+        ({"tokens": TOKENS + 19}, r"'tokens' must lie in \[0, 20\)"),
+        ({"tokens": TOKENS - 20}, r"'tokens' must lie in \[0, 20\)"),
+        ({"batch": BATCH.flip(0)}, "'batch' must be sorted"),
+        ({"batch": BATCH + (BATCH > 1)}, "got none of sequence 2"),
+        ({"batch": BATCH[:-1]}, "'batch' must hold one graph number"),
+        ({"batch": torch.zeros(16, dtype=torch.int64)}, "'max_length' = 9 tokens, got one of 16"),
+        ({"mask": MASK}, "'mask' must be None"),
+        ({"tokens": PADDED}, "'batch' must be None"),
+        ({"tokens": PADDED, "batch": None, "mask": MASK.int()}, "'mask' must be a boolean"),
+        (
+            {
+                "tokens": PADDED,
+                "batch": None,
+                "mask": MASK & (BATCH.new_tensor([[1], [1], [0], [1]]) > 0),
+            },
+            "got all padding in sequence 2",
+        ),
+        ({"tokens": TOKENS[:0], "batch": BATCH[:0]}, "'tokens' must hold a token"),
+    ],
+)
+def test_bad_input(kwargs: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        model()(**({"tokens": TOKENS, "batch": BATCH} | kwargs))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"pooling": "max"}, "'pooling' must be one of"),
+        ({"max_length": 0}, "'max_length' must be"),
+        ({"num_documents": 3}, "'num_documents' must be 1 or 2"),
+        ({"num_documents": 2, "pooling": "none"}, "'pooling' must not be 'none'"),
+        ({"dropout": -0.1}, "'dropout' must be a number"),
+        ({"law": "gauss"}, "'law' must be one of"),
+    ],
+)
+def test_bad_arguments(kwargs: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        model(**kwargs)
