@@ -136,7 +136,8 @@ class SBM:
         self.query_batch = query_batch
         self.key_batch = key_batch
         self._rate: Tensor | None = None
-        self.num_graphs = count_graphs(query_batch, key_batch) if num_graphs is None else num_graphs
+        if num_graphs is not None:
+            self.num_graphs = num_graphs
 
     # Sizes ########################################################################################
 
@@ -166,6 +167,11 @@ class SBM:
         return self.affinity.device
 
     @cached_property
+    def num_graphs(self) -> int:
+        """The number of graphs in the batch."""
+        return count_graphs(self.query_batch, self.key_batch)
+
+    @cached_property
     def query_ptr(self) -> Tensor:
         """Query node offsets of each graph, int64 of shape :obj:`[num_graphs + 1]`."""
         return batch_to_ptr(self.query_batch, self.num_queries, self.num_graphs, self.device)
@@ -185,7 +191,8 @@ class SBM:
             self.query_membership.requires_grad or self.affinity.requires_grad
         )
         if self._rate is None or (wanted and not self._rate.requires_grad):
-            rate = torch.einsum("nhk,hkl->nhl", self.query_membership, self.affinity)
+            with torch.autocast(self.device.type, enabled=False):
+                rate = torch.einsum("nhk,hkl->nhl", self.query_membership, self.affinity)
             self._rate = rate.contiguous()
         return self._rate
 
@@ -204,7 +211,8 @@ class SBM:
         """
         queries = sum_by_graph(self.query_membership, self.query_batch, self.num_graphs)
         keys = sum_by_graph(self.key_membership, self.key_batch, self.num_graphs)
-        edges = torch.einsum("ghk,hkl,ghl->gh", queries, self.affinity, keys)
+        with torch.autocast(self.device.type, enabled=False):
+            edges = torch.einsum("ghk,hkl,ghl->gh", queries, self.affinity, keys)
         if exploration == 0.0:
             return edges
         return edges + exploration * num_pairs(self.query_ptr, self.key_ptr).unsqueeze(1)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
+from torch_geometric.nn.inits import zeros
+from torch_geometric.typing import Adj, OptPairTensor, PairTensor
 
 from sbmgraph._validate import (
     check_batch,
@@ -16,15 +18,24 @@ from sbmgraph._validate import (
     check_positive_int,
     check_range,
     check_tensor,
+    describe,
 )
 from sbmgraph.graph import SampledGraph
+from sbmgraph.nn.edges import Attended, GivenEdges, attended_groups, read_edges
 from sbmgraph.nn.membership import MembershipNetwork
 from sbmgraph.ops import BACKENDS, ESTIMATORS, edge_attention
 from sbmgraph.record import emit
 from sbmgraph.sampling import ALGORITHMS, LAWS, sample
 from sbmgraph.sbm import SBM
 
-PairTensor = tuple[Tensor, Tensor]
+
+class EdgeAttention(nn.Module):
+    """:func:`~sbmgraph.ops.edge_attention` as a module, so that forward hooks can read and extend
+    what a layer attends with."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Any:
+        """Calls :func:`~sbmgraph.ops.edge_attention`."""
+        return edge_attention(query, key, value, **kwargs)
 
 
 class SBMConv(MessagePassing):
@@ -42,8 +53,9 @@ class SBMConv(MessagePassing):
         M_{ij} \sim \mathrm{Bernoulli}(\mathbf{y}_i \mathbf{B} \mathbf{z}_j^{\top} + \delta)
 
     The layer needs no ``edge_index``: it is a sparse *global* attention inside each graph, in
-    :math:`\mathcal{O}(\text{edges})`. A node without a sampled edge gets the bias alone, so use a
-    residual connection around the layer.
+    :math:`\mathcal{O}(\text{edges})`. With one, :math:`M_{ij} = 1` for the given edges too; they
+    give the SBM no gradient unless they were sampled as well. A node without any edge gets zeros,
+    so use a residual connection around the layer.
 
     Args:
         in_channels (int or tuple): Size of each input sample, or :obj:`-1` to derive it from the
@@ -69,13 +81,18 @@ class SBMConv(MessagePassing):
             edge probabilities are scaled down to it. (default: :obj:`None`)
         num_samples (int, optional): Number of sampled graphs whose outputs are averaged in
             evaluation. (default: :obj:`1`)
-        pe_channels (int, optional): Channels of a positional encoding of the nodes that block
-            memberships may depend on. (default: :obj:`0`)
+        pe_channels (int, optional): Channels of a positional or structural encoding of the nodes
+            that block memberships may depend on. (default: :obj:`0`)
+        edge_dim (int, optional): The number of attributes of given edges; a linear function of
+            them, one for each head, is added to the attention scores. (default: :obj:`None`)
+        local_heads (int, optional): The first so many heads attend over the given edges only and
+            sample none. (default: :obj:`0`)
         **kwargs (optional): Arguments of :class:`torch_geometric.nn.conv.MessagePassing`.
 
     Shapes:
         - **input:** node features :math:`(n, C_{in})`, or :math:`((m, C_{src}), (n, C_{dst}))`;
-          batch vector :math:`(n)`, or :math:`((m), (n))`, sorted
+          batch vector :math:`(n)`, or :math:`((m), (n))`, sorted; edge indices :math:`(2, E)` and
+          edge attributes :math:`(E, D)` *(optional)*
         - **output:** :math:`(n, H \cdot C_{out})`, or :math:`(n, C_{out})` without :obj:`concat`
 
     Raises:
@@ -100,6 +117,8 @@ class SBMConv(MessagePassing):
         max_density: float | None = None,
         num_samples: int = 1,
         pe_channels: int = 0,
+        edge_dim: int | None = None,
+        local_heads: int = 0,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("aggr", "add")
@@ -120,6 +139,13 @@ class SBMConv(MessagePassing):
                     f"'max_density' must be above 'exploration' = {exploration:g} (which it "
                     f"includes), got {max_density:g}"
                 )
+        if edge_dim is not None:
+            check_positive_int("edge_dim", edge_dim)
+        check_positive_int("local_heads", local_heads, minimum=0)
+        if local_heads >= heads:
+            raise ValueError(
+                f"'local_heads' must leave one of 'heads' = {heads} to sample, got {local_heads}"
+            )
         if isinstance(in_channels, int):
             in_channels = (in_channels, in_channels)
         self.in_channels = in_channels
@@ -135,16 +161,21 @@ class SBMConv(MessagePassing):
         self.exploration = exploration
         self.max_density = max_density
         self.num_samples = num_samples
+        self.edge_dim = edge_dim
+        self.local_heads = local_heads
         # The layer samples its own edges; an explainer's mask of the input's edges is not for it.
         self.explain = False
 
         channels = heads * out_channels
-        self.lin_query = Linear(in_channels[1], channels, bias=bias)
-        self.lin_key = Linear(in_channels[0], channels, bias=bias)
-        self.lin_value = Linear(in_channels[0], channels, bias=bias)
+        options = {"bias": bias, "weight_initializer": "glorot", "bias_initializer": "zeros"}
+        self.lin_query = Linear(in_channels[1], channels, **options)
+        self.lin_key = Linear(in_channels[0], channels, **options)
+        self.lin_value = Linear(in_channels[0], channels, **options)
+        self.lin_edge = None if edge_dim is None else nn.Linear(edge_dim, heads, bias=False)
         self.membership = MembershipNetwork(
-            out_channels, heads, num_clusters, init_density, pe_channels
+            out_channels, heads - local_heads, num_clusters, init_density, pe_channels
         )
+        self.attention = EdgeAttention()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -152,126 +183,172 @@ class SBMConv(MessagePassing):
         super().reset_parameters()
         for module in (self.lin_query, self.lin_key, self.lin_value):
             module.reset_parameters()
-            if -1 not in self.in_channels:
-                nn.init.xavier_uniform_(module.weight)
+            zeros(module.bias)
+        if self.lin_edge is not None:
+            self.lin_edge.reset_parameters()
         self.membership.reset_parameters()
 
     def forward(  # type: ignore[override]
         self,
-        x: Tensor | PairTensor,
+        x: Tensor | OptPairTensor,
         batch: Tensor | PairTensor | None = None,
+        edge_index: Adj | None = None,
+        edge_attr: Tensor | None = None,
         pe: Tensor | PairTensor | None = None,
         generator: torch.Generator | None = None,
+        size: tuple[int, int] | None = None,
         return_attention_weights: bool | None = None,
-    ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> Tensor | tuple[Tensor, PairTensor]:
         r"""Runs the layer.
 
         Args:
             x (Tensor or tuple): Node features; a tuple of source (key) and target (query) features
-                for bipartite attention, in which targets query sources.
+                for bipartite attention, in which targets query sources. Targets without features
+                (:obj:`(x_src, None)`) query with the bias alone.
             batch (Tensor or tuple, optional): Graph of each node, sorted. (default: one graph)
+            edge_index (Tensor or SparseTensor, optional): Given edges, attended over besides the
+                sampled ones; matrices are transposed adjacencies as everywhere in PyG.
+            edge_attr (Tensor, optional): Attributes of the given edges, of shape
+                :obj:`[E, edge_dim]`; duplicate edges are averaged.
             pe (Tensor or tuple, optional): Positional encodings of shape
                 :obj:`[num_nodes, pe_channels]`.
             generator (torch.Generator, optional): Source of the sampling's seed.
+            size (tuple, optional): The numbers of source and target nodes, for targets that have
+                neither features nor a batch vector.
             return_attention_weights (bool, optional): If :obj:`True`, also returns
                 :obj:`(edge_index, alpha)`: the union of the heads' edges, sorted by target, and
-                weights of shape :obj:`[E, H]` that are 0 where a head did not sample the edge.
+                weights of shape :obj:`[E, H]` that are 0 where a head does not have the edge.
 
         Raises:
-            ValueError: If shapes, batch vectors or encodings do not fit together or the features
-                are not finite.
+            ValueError: If shapes, batch vectors, edges or encodings do not fit together or the
+                features are not finite.
         """
         x_src, x_dst = x if isinstance(x, tuple) else (x, x)
-        self._check_features("x", x_src, self.lin_key.in_channels)
-        self._check_features("x", x_dst, self.lin_query.in_channels)
-        batch_src, batch_dst = self._check_batches(batch, x_src, x_dst)
-        pe_src, pe_dst = self._check_encodings(pe, x_src, x_dst)
+        self._check_features(x_src, self.lin_key.in_channels)
+        if x_dst is not None:
+            self._check_features(x_dst, self.lin_query.in_channels)
+        batch_src, batch_dst = _split_batch(batch, bipartite=x_dst is not x_src)
+        size = (x_src.size(0), _num_targets(x_dst, batch_dst, size))
+        pe_src, pe_dst = self._split_encodings(pe, size)
 
         shape = (-1, self.heads, self.out_channels)
-        query = self.lin_query(x_dst).view(shape)
         key = self.lin_key(x_src).view(shape)
         value = self.lin_value(x_src).view(shape)
-        sbm = self.membership(query, key, batch_dst, batch_src, pe_dst, pe_src)
-        exploration = self.exploration if self.training else 0.0
-        if self.max_density is not None:
-            sbm = sbm.limit_density(self.max_density, exploration)
+        query = self._query(x_dst, size[1], key).view(shape)
+        mine = slice(self.local_heads, None)
+        sbm = self.membership(query[:, mine], key[:, mine], batch_dst, batch_src, pe_dst, pe_src)
 
         outs = []
         for _ in range(1 if self.training else self.num_samples):
-            graph = self._sample(sbm, exploration, generator, x_src, x_dst)
-            outs.append(
-                edge_attention(
-                    query,
-                    key,
-                    value,
-                    graph,
-                    sbm,
-                    self.estimator,
-                    dropout=self.dropout,
-                    training=self.training,
-                    backend=self.backend,
-                    return_weights=bool(return_attention_weights),
-                )
-            )
+            groups = self._sample(sbm, size, edge_index, edge_attr, generator, (x_src, x_dst))
+            out, weights = self._attend(query, key, value, groups, bool(return_attention_weights))
+            outs.append(out)
+        out = outs[0] if len(outs) == 1 else torch.stack(outs).mean(dim=0)
+        out = out.flatten(1) if self.concat else out.mean(dim=1)
         if not return_attention_weights:
-            out = outs[0] if len(outs) == 1 else torch.stack(outs).mean(dim=0)
-            return self._combine(out)
+            return out
         if len(outs) > 1:
             raise ValueError(
                 "'return_attention_weights' must go with 'num_samples' = 1 (weights belong to one "
                 f"sampled graph), got {self.num_samples}"
             )
-        out, weights = outs[0]
-        return self._combine(out), merge_heads(graph, weights)
+        return out, merge_heads([group.graph for group in groups], weights)
+
+    def _query(self, x_dst: Tensor | None, num_targets: int, key: Tensor) -> Tensor:
+        if x_dst is not None:
+            return self.lin_query(x_dst)
+        bias = self.lin_query.bias
+        if bias is None:
+            bias = key.new_zeros(self.lin_query.out_channels)
+        return bias.to(key.dtype).expand(num_targets, -1)
 
     @torch.compiler.disable
     def _sample(
         self,
         sbm: SBM,
-        exploration: float,
+        size: tuple[int, int],
+        edge_index: Adj | None,
+        edge_attr: Tensor | None,
         generator: torch.Generator | None,
-        x_src: Tensor,
-        x_dst: Tensor,
-    ) -> SampledGraph:
+        x: OptPairTensor,
+    ) -> list[Attended]:
+        """Everything that looks at values: what each group of heads attends over."""
+        if sbm.query_batch is not None:
+            check_batch("batch", sbm.key_batch, size[0], sbm.device)
+            check_batch("batch", sbm.query_batch, size[1], sbm.device)
+        given = self._read_edges(edge_index, edge_attr, size, sbm)
+        exploration = self.exploration if self.training else 0.0
+        if self.max_density is not None:
+            sbm = sbm.limit_density(self.max_density, exploration)
         try:
-            graph = sample(sbm, self.law, self.algorithm, exploration, generator)
+            sampled = sample(sbm, self.law, self.algorithm, exploration, generator)
         except ValueError:
-            for x in (x_src, x_dst):
-                if not bool(torch.isfinite(x).all()):
-                    raise ValueError("'x' must be finite, got NaN or infinite entries") from None
+            if any(part is not None and not bool(torch.isfinite(part).all()) for part in x):
+                raise ValueError("'x' must be finite, got NaN or infinite entries") from None
             raise
-        emit(self, sbm, graph, exploration)
-        return graph
+        emit(self, sbm, sampled, exploration)
+        if given is None:
+            return [Attended(sampled, sbm)]
+        bias = None
+        if self.lin_edge is not None and given.attr is not None:
+            bias = self.lin_edge(given.attr)
+        return attended_groups(sampled, sbm, given, bias, self.local_heads)
 
-    def _combine(self, out: Tensor) -> Tensor:
-        return out.flatten(1) if self.concat else out.mean(dim=1)
-
-    def _check_features(self, name: str, x: Any, channels: int) -> None:
-        expected = channels if channels > 0 else "in_channels"
-        check_tensor(name, x, 2, f"[num_nodes, {expected}]")
-        check_floating(name, x)
-        if channels > 0 and x.size(1) != channels:
-            raise ValueError(f"'{name}' must have {channels} channels, got {x.size(1)}")
-
-    @staticmethod
-    def _check_batches(
-        batch: Tensor | PairTensor | None, x_src: Tensor, x_dst: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        if batch is None:
-            return None, None
-        batch_src, batch_dst = batch if isinstance(batch, tuple) else (batch, batch)
-        check_batch("batch", batch_src, x_src.size(0), x_src.device)
-        if batch_dst is not batch_src:
-            check_batch("batch", batch_dst, x_dst.size(0), x_dst.device)
-        elif x_dst.size(0) != x_src.size(0):
-            raise ValueError(
-                "'batch' must be a tuple of source and target batch vectors for bipartite input, "
-                "got a single vector"
+    def _read_edges(
+        self, edge_index: Adj | None, edge_attr: Tensor | None, size: tuple[int, int], sbm: SBM
+    ) -> GivenEdges | None:
+        if edge_index is not None:
+            return read_edges(
+                edge_index, edge_attr, self.edge_dim, size, sbm.key_batch, sbm.query_batch
             )
-        return batch_src, batch_dst
+        if edge_attr is not None:
+            raise ValueError(
+                f"'edge_attr' must come with 'edge_index', got {describe(edge_attr)} alone"
+            )
+        if self.local_heads:
+            raise ValueError(
+                f"'edge_index' must be given as 'local_heads' = {self.local_heads} heads attend "
+                "over it alone, got None"
+            )
+        return None
 
-    def _check_encodings(
-        self, pe: Tensor | PairTensor | None, x_src: Tensor, x_dst: Tensor
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, groups: list[Attended], weights: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Output [n, H, d] of groups of consecutive heads, and each group's attention weights."""
+        outs, alphas, start = [], [], 0
+        for group in groups:
+            heads = slice(start, start + group.graph.heads)
+            start = heads.stop
+            out = self.attention(
+                query[:, heads],
+                key[:, heads],
+                value[:, heads],
+                graph=group.graph,
+                sbm=group.sbm,
+                bias=group.bias,
+                learned=group.learned,
+                estimator=self.estimator,
+                dropout=self.dropout,
+                training=self.training,
+                backend=self.backend,
+                return_weights=weights,
+            )
+            if weights:
+                out, alpha = out
+                alphas.append(alpha)
+            outs.append(out)
+        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1), alphas
+
+    def _check_features(self, x: Any, channels: int) -> None:
+        expected = channels if channels > 0 else "in_channels"
+        check_tensor("x", x, 2, f"[num_nodes, {expected}]")
+        check_floating("x", x)
+        if channels > 0 and x.size(1) != channels:
+            raise ValueError(f"'x' must have {channels} channels, got {x.size(1)}")
+
+    def _split_encodings(
+        self, pe: Tensor | PairTensor | None, size: tuple[int, int]
     ) -> tuple[Tensor | None, Tensor | None]:
         lin = self.membership.lin_pe
         if (pe is None) != (lin is None):
@@ -279,13 +356,13 @@ class SBMConv(MessagePassing):
             raise ValueError(f"'pe' must be {expected}, got {type(pe).__name__}")
         if pe is None or lin is None:
             return None, None
-        pe_src, pe_dst = pe if isinstance(pe, tuple) else (pe, pe)
-        for encoding, x in ((pe_src, x_src), (pe_dst, x_dst)):
-            shape = (x.size(0), lin.in_features)
+        pair = pe if isinstance(pe, tuple) else (pe, pe)
+        for encoding, num_nodes in zip(pair, size, strict=True):
+            shape = (num_nodes, lin.in_features)
             if not isinstance(encoding, Tensor) or encoding.shape != shape:
                 came = list(encoding.shape) if isinstance(encoding, Tensor) else encoding
                 raise ValueError(f"'pe' must have shape {list(shape)}, got {came}")
-        return pe_src, pe_dst
+        return pair
 
     def __repr__(self) -> str:
         source, target = self.in_channels
@@ -293,20 +370,63 @@ class SBMConv(MessagePassing):
         return f"{type(self).__name__}({channels}, {self.out_channels}, heads={self.heads})"
 
 
-def merge_heads(graph: SampledGraph, weights: Tensor) -> PairTensor:
-    """The union of the heads' edges and each head's weight on them.
+def merge_heads(graphs: list[SampledGraph], weights: list[Tensor]) -> PairTensor:
+    """The union of all heads' edges and each head's weight on them.
 
     Args:
-        graph: A sampled graph.
-        weights: Attention weight of every edge of :obj:`graph`, of shape :obj:`[E]`.
+        graphs: Graphs of consecutive groups of heads over the same nodes.
+        weights: For each, the attention weight of every edge, of shape :obj:`[E]`.
 
     Returns:
         ``edge_index`` [2, U] of the distinct (key, query) pairs, sorted by query, and weights of
         shape :obj:`[U, H]`, 0 where a head has no such edge.
     """
-    key, query = graph.edge_index
-    size = max(graph.num_keys, 1)
-    pair, inverse = torch.unique(query * size + key, return_inverse=True)
-    alpha = weights.new_zeros(pair.numel(), graph.heads)
-    alpha = alpha.index_put((inverse, graph.head), weights)
+    size = max(graphs[0].num_keys, 1)
+    heads, pairs, start = [], [], 0
+    for graph in graphs:
+        key, query = graph.edge_index
+        pairs.append(query * size + key)
+        heads.append(graph.head + start)
+        start += graph.heads
+    pair, inverse = torch.unique(torch.cat(pairs), return_inverse=True)
+    alpha = weights[0].new_zeros(pair.numel(), start)
+    alpha = alpha.index_put((inverse, torch.cat(heads)), torch.cat(weights))
     return torch.stack([pair % size, pair.div(size, rounding_mode="floor")]), alpha
+
+
+def _split_batch(batch: Any, bipartite: bool) -> tuple[Tensor | None, Tensor | None]:
+    if batch is None:
+        return None, None
+    if not isinstance(batch, tuple):
+        if not isinstance(batch, Tensor) or batch.dim() != 1:
+            raise ValueError(
+                f"'batch' must be an int64 vector of graph numbers, got {describe(batch)}; edges "
+                "go to 'edge_index' by keyword ('edge_index_dict' in HeteroConv)"
+            )
+        if bipartite:
+            raise ValueError(
+                "'batch' must be a tuple of source and target batch vectors for bipartite input, "
+                "got a single vector"
+            )
+        return batch, batch
+    if len(batch) != 2 or (batch[0] is None) != (batch[1] is None):
+        raise ValueError(
+            "'batch' must hold a batch vector for source and one for target nodes, got "
+            f"{[None if part is None else describe(part) for part in batch]}"
+        )
+    return batch
+
+
+def _num_targets(
+    x_dst: Tensor | None, batch_dst: Tensor | None, size: tuple[int, int] | None
+) -> int:
+    if x_dst is not None:
+        return x_dst.size(0)
+    if batch_dst is not None:
+        return batch_dst.numel()
+    if size is None:
+        raise ValueError(
+            "'size' or 'batch' must tell the number of target nodes as their features are None, "
+            "got neither"
+        )
+    return size[1]

@@ -1,0 +1,172 @@
+"""The edges that a layer is given, and their union with the edges that it samples.
+
+PyG hands edges to a layer as ``edge_index``, :class:`~torch_geometric.EdgeIndex`, a
+:class:`torch_sparse.SparseTensor` or a sparse torch tensor; here they all become one
+:class:`GivenEdges`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.typing import Adj
+from torch_geometric.utils import is_sparse, to_edge_index
+
+from sbmgraph._validate import check_floating, describe
+from sbmgraph.graph import SampledGraph
+from sbmgraph.sbm import SBM
+
+
+class GivenEdges(NamedTuple):
+    """The distinct edges of a layer's input.
+
+    Attributes:
+        graph: The edges as a graph with one head.
+        attr: Attributes of shape :obj:`[E, edge_dim]` in its order; duplicate edges are averaged.
+    """
+
+    graph: SampledGraph
+    attr: Tensor | None
+
+
+class Attended(NamedTuple):
+    """What one group of heads attends over.
+
+    Attributes:
+        graph: All edges.
+        sbm: The model that edges were sampled from, if any were.
+        bias: Added to the scores, of shape :obj:`[E]`.
+        learned: Which edges were sampled, boolean of shape :obj:`[E]`; all of them if :obj:`None`.
+    """
+
+    graph: SampledGraph
+    sbm: SBM | None = None
+    bias: Tensor | None = None
+    learned: Tensor | None = None
+
+
+def read_edges(
+    edge_index: Adj,
+    edge_attr: Tensor | None,
+    edge_dim: int | None,
+    size: tuple[int, int],
+    key_batch: Tensor | None = None,
+    query_batch: Tensor | None = None,
+) -> GivenEdges:
+    """Checks the edges of a layer's input and brings them into one form.
+
+    Args:
+        edge_index: Source (key) and target (query) of every edge in any of PyG's forms; matrices
+            are transposed adjacencies, targets by sources, and their values serve as attributes.
+        edge_attr: Attributes of shape :obj:`[E, edge_dim]`, or :obj:`[E]` for one.
+        edge_dim: The number of attributes that the layer reads, or :obj:`None` for none.
+        size: The numbers of source and target nodes.
+        key_batch: Graph of each source node.
+        query_batch: Graph of each target node.
+
+    Raises:
+        ValueError: If a form, shape or index is wrong, or an edge joins two graphs.
+    """
+    if edge_dim is None and edge_attr is not None:
+        raise ValueError(
+            f"'edge_attr' must be None as 'edge_dim' is None, got {describe(edge_attr)}"
+        )
+    if is_sparse(edge_index):
+        edge_index, value = _from_matrix(edge_index, size)
+        edge_attr = value if edge_attr is None and edge_dim is not None else edge_attr
+    elif not isinstance(edge_index, Tensor):
+        raise ValueError(
+            "'edge_index' must be a tensor of shape [2, num_edges], an EdgeIndex, a SparseTensor "
+            f"or a sparse matrix, got {describe(edge_index)}"
+        )
+    index = edge_index.as_subclass(Tensor)
+    graph = SampledGraph.from_edge_index(
+        index, num_queries=size[1], num_keys=size[0], query_batch=query_batch, key_batch=key_batch
+    )
+    if edge_attr is None or edge_dim is None:
+        return GivenEdges(graph, None)
+    attr = _check_attr(edge_attr, edge_dim, index)
+    position = torch.searchsorted(_pairs(graph.edge_index, size[0]), _pairs(index, size[0]))
+    total = attr.new_zeros(graph.num_edges, edge_dim).index_add(0, position, attr)
+    count = torch.bincount(position, minlength=graph.num_edges).unsqueeze(1)
+    return GivenEdges(graph, total / count)
+
+
+def attended_groups(
+    sampled: SampledGraph, sbm: SBM, given: GivenEdges, bias: Tensor | None, local_heads: int
+) -> list[Attended]:
+    """What each group of heads attends over: local heads, if any, over the given edges alone, the
+    others over the sampled and the given ones.
+
+    Args:
+        sampled: The edges that the other heads sampled.
+        sbm: The model that they sampled from.
+        given: The given edges.
+        bias: Bias of every given edge and head, of shape :obj:`[E, H]`.
+        local_heads: The number of local heads; they come first.
+    """
+    groups = []
+    if local_heads:
+        graph = _repeat(given.graph, local_heads)
+        local_bias = None if bias is None else _spread(bias[:, :local_heads], given.graph, graph)
+        groups.append(Attended(graph, bias=local_bias))
+    graph = _repeat(given.graph, sampled.heads)
+    merged, in_sampled, in_given = sampled.union(graph)
+    merged_bias = None
+    if bias is not None:
+        spread = _spread(bias[:, local_heads:], given.graph, graph)
+        # A last entry of zero, which position -1 (an edge that was not given) reads.
+        merged_bias = torch.cat([spread, spread.new_zeros(1)])[in_given]
+    return [*groups, Attended(merged, sbm, merged_bias, in_sampled >= 0)]
+
+
+def _from_matrix(adj: Any, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    shape = tuple(adj.sizes()[:2]) if hasattr(adj, "sizes") else tuple(adj.shape[:2])
+    if shape != (size[1], size[0]):
+        raise ValueError(
+            f"'edge_index' as a matrix must have shape {[size[1], size[0]]} (targets by sources), "
+            f"got {list(shape)}"
+        )
+    index, value = to_edge_index(adj)
+    return index.flip(0), value
+
+
+def _check_attr(edge_attr: Any, edge_dim: int, index: Tensor) -> Tensor:
+    shape = [index.size(1), edge_dim]
+    if not isinstance(edge_attr, Tensor):
+        raise ValueError(
+            f"'edge_attr' must be a tensor of shape {shape}, got {describe(edge_attr)}"
+        )
+    attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
+    if list(attr.shape) != shape or attr.device != index.device:
+        raise ValueError(
+            f"'edge_attr' must have shape {shape} on {index.device}, one row for each edge, "
+            f"got {describe(edge_attr)}"
+        )
+    check_floating("edge_attr", attr)
+    return attr
+
+
+def _pairs(edge_index: Tensor, num_keys: int) -> Tensor:
+    return edge_index[1].long() * num_keys + edge_index[0].long()
+
+
+def _repeat(graph: SampledGraph, heads: int) -> SampledGraph:
+    if heads == 1:
+        return graph
+    return SampledGraph.from_edge_index(
+        graph.edge_index,
+        graph.num_queries,
+        graph.num_keys,
+        heads,
+        query_batch=graph.query_batch,
+        key_batch=graph.key_batch,
+    )
+
+
+def _spread(bias: Tensor, given: SampledGraph, repeated: SampledGraph) -> Tensor:
+    """Biases [E, heads] of the given edges in the order of the edges repeated for each head."""
+    pairs = [_pairs(graph.edge_index, graph.num_keys) for graph in (given, repeated)]
+    return bias[torch.searchsorted(*pairs), repeated.head]
