@@ -192,6 +192,7 @@ class SBM:
         )
         if self._rate is None or (wanted and not self._rate.requires_grad):
             with torch.autocast(self.device.type, enabled=False):
+                with torch.autocast(self.device.type, enabled=False):
                 rate = torch.einsum("nhk,hkl->nhl", self.query_membership, self.affinity)
             self._rate = rate.contiguous()
         return self._rate
@@ -212,6 +213,7 @@ class SBM:
         queries = sum_by_graph(self.query_membership, self.query_batch, self.num_graphs)
         keys = sum_by_graph(self.key_membership, self.key_batch, self.num_graphs)
         with torch.autocast(self.device.type, enabled=False):
+            with torch.autocast(self.device.type, enabled=False):
             edges = torch.einsum("ghk,hkl,ghl->gh", queries, self.affinity, keys)
         if exploration == 0.0:
             return edges

@@ -41,7 +41,7 @@ def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Te
     """
     generator = torch.Generator(sbm.device).manual_seed(seed)
     num_rows = sbm.num_queries * sbm.heads
-    bound = _row_bound(sbm, exploration).view(-1)
+    bound = _row_bound(sbm, exploration).flatten()
     is_dense = bound > MAX_BOUND[law]
     excess = torch.ones_like(bound)
     if law == "bernoulli":

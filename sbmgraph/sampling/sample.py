@@ -77,7 +77,9 @@ def _sample(
     generator: torch.Generator | None,
 ) -> SampledGraph:
     pairs = num_pairs(sbm.query_ptr, sbm.key_ptr).unsqueeze(1)
-    bound = torch.minimum(sbm.expected_edges(exploration).double(), pairs)
+    edges = sbm.expected_edges(exploration).double()
+    # Where probabilities are cut at 1 the expectation is a bound; infinity must not hide behind it.
+    bound = torch.where(edges.isfinite(), torch.minimum(edges, pairs), edges)
     expected, possible = torch.stack([bound.sum(), pairs.sum().double() * sbm.heads]).tolist()
     check_expected_edges(expected, possible, sbm.device)
     run = _sampler(sbm, algorithm, expected, possible)

@@ -142,7 +142,7 @@ def test_default_density_is_the_papers_quarter() -> None:
     layer = conv(num_clusters=64)
     with record(layer) as runs:
         layer(features(64))
-    assert 0.2 < float(runs.expected_density()) < 0.3
+    assert 0.2 < runs.expected_density().item() < 0.3
 
 
 def test_max_density_bounds_the_expected_density() -> None:
@@ -243,7 +243,8 @@ def test_autocast_keeps_the_probabilities_in_float32() -> None:
         out = layer(features(), BATCH)
     assert out.dtype == torch.bfloat16
     assert runs[0].sbm.query_membership.dtype == torch.float32
-    assert runs[0].sbm.rate.dtype == torch.float32
+        assert runs[0].sbm.rate.dtype == torch.float32
+        assert runs.expected_density().dtype == torch.float32
     out.sum().backward()
 
 
