@@ -192,7 +192,6 @@ class SBM:
         )
         if self._rate is None or (wanted and not self._rate.requires_grad):
             with torch.autocast(self.device.type, enabled=False):
-                with torch.autocast(self.device.type, enabled=False):
                 rate = torch.einsum("nhk,hkl->nhl", self.query_membership, self.affinity)
             self._rate = rate.contiguous()
         return self._rate

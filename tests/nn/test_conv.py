@@ -241,10 +241,10 @@ def test_autocast_keeps_the_probabilities_in_float32() -> None:
     layer = conv()
     with torch.autocast("cpu", torch.bfloat16), record(layer) as runs:
         out = layer(features(), BATCH)
-    assert out.dtype == torch.bfloat16
-    assert runs[0].sbm.query_membership.dtype == torch.float32
         assert runs[0].sbm.rate.dtype == torch.float32
         assert runs.expected_density().dtype == torch.float32
+    assert out.dtype == torch.bfloat16
+    assert runs[0].sbm.query_membership.dtype == torch.float32
     out.sum().backward()
 
 
