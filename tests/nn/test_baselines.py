@@ -337,6 +337,22 @@ def test_pattern_has_the_edges_of_its_definition(options):
     assert torch.equal(graph.head, head)
 
 
+def test_densities():
+    x, batch = ragged()
+    pairs = HEADS * sum(length**2 for length in LENGTHS)
+    inner = {name: make(name).inner.double() for name in BASELINES}
+    query = x.view(-1, HEADS, CHANNELS // HEADS) * 3
+    found = {name: module.density(query, query, batch) for name, module in inner.items()}
+    assert found["full"] == 1
+    assert found["pattern"] == inner["pattern"].graph(len(x), batch).num_edges / pairs
+    weights = [
+        inner["entmax"]._weights(part[None], part[None], None) for part in query.split(LENGTHS)
+    ]
+    assert found["entmax"] == pytest.approx(sum(int((w > 0).sum()) for w in weights) / pairs)
+    assert found["entmax"] < 0.9
+    assert all(found[name] is None for name in ("linear", "performer", "reformer", "linformer"))
+
+
 def test_pattern_is_fixed_by_its_seed():
     graphs = [make("pattern", seed=i, num_random=8).inner.graph(100, None) for i in range(2)]
     other = make("pattern", num_random=8, **{"seed": 0} | {"window": 3}).inner

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sbmgraph._validate import check_range
 from sbmgraph.nn.baselines.multi_head import InnerAttention, import_package
-from sbmgraph.nn.baselines.ragged import padding_unit, run_padded
+from sbmgraph.nn.baselines.ragged import padding_unit, run_padded, sequence_lengths
 
 
 class EntmaxAttention(InnerAttention):
@@ -48,9 +48,20 @@ class EntmaxAttention(InnerAttention):
     ) -> Tensor:
         return run_padded(self._dense, (query, key, value), batch, padding_unit(query, 1))
 
+    def density(self, query: Tensor, key: Tensor, batch: Tensor | None) -> float | None:
+        def support(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+            return (self._weights(query, key, mask) > 0).sum(dim=-1).transpose(1, 2)
+
+        degree = run_padded(support, (query, key), batch, padding_unit(query, 1))
+        lengths = sequence_lengths(batch, query.size(0), query.device)
+        return int(degree.sum()) / (self.heads * max(int((lengths * lengths).sum()), 1))
+
     def _dense(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        weight = F.dropout(self._weights(query, key, mask), self.dropout, self.training)
+        return torch.einsum("bhij,bjhd->bihd", weight, value)
+
+    def _weights(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
         score = torch.einsum("bihd,bjhd->bhij", query, key) * self.head_channels**-0.5
         if mask is not None:
             score = score.masked_fill(~mask[:, None, None, :], -torch.inf)
-        weight = F.dropout(self.entmax(score, dim=-1), self.dropout, self.training)
-        return torch.einsum("bhij,bjhd->bihd", weight, value)
+        return self.entmax(score, dim=-1)

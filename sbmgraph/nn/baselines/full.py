@@ -44,6 +44,9 @@ class FullAttention(InnerAttention):
     ) -> Tensor:
         return run_padded(self._dense, (query, key, value), batch, padding_unit(query, 1))
 
+    def density(self, query: Tensor, key: Tensor, batch: Tensor | None) -> float | None:
+        return 1.0
+
     def _dense(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         out = F.scaled_dot_product_attention(

@@ -68,6 +68,11 @@ class InnerAttention(nn.Module):
         """
         raise NotImplementedError
 
+    def density(self, query: Tensor, key: Tensor, batch: Tensor | None) -> float | None:
+        """The fraction of pairs that get a weight, over all heads and sequences; :obj:`None` where
+        pairs have no weights of their own. Arguments as in :meth:`forward`."""
+        return None
+
 
 class MultiHeadAttention(nn.Module):
     """Query, key, value and output projections around an :class:`InnerAttention`.

@@ -10,6 +10,7 @@ from torch import Tensor
 from sbmgraph._validate import check_positive_int, check_range
 from sbmgraph.graph import SampledGraph
 from sbmgraph.nn.baselines.multi_head import InnerAttention
+from sbmgraph.nn.baselines.ragged import sequence_lengths
 from sbmgraph.ops import edge_attention
 
 _BITS = 31
@@ -90,6 +91,11 @@ class PatternAttention(InnerAttention):
         )
         return cast(Tensor, out)
 
+    def density(self, query: Tensor, key: Tensor, batch: Tensor | None) -> float | None:
+        lengths = sequence_lengths(batch, query.size(0), query.device)
+        pairs = self.heads * int((lengths * lengths).sum())
+        return self.graph(query.size(0), batch).num_edges / max(pairs, 1)
+
     def graph(self, num_tokens: int, batch: Tensor | None) -> SampledGraph:
         """The pattern on a batch; the last one is kept."""
         last = self._last
@@ -107,10 +113,7 @@ class PatternAttention(InnerAttention):
     @torch.no_grad()
     def _make_graph(self, num_tokens: int, batch: Tensor | None) -> SampledGraph:
         device = self.random.device
-        if batch is None:
-            lengths = torch.tensor([num_tokens], device=device)
-        else:
-            lengths = torch.unique_consecutive(batch, return_counts=True)[1]
+        lengths = sequence_lengths(batch, num_tokens, device)
         if int(lengths.max()) > self.max_length:
             raise ValueError(
                 f"'x' must hold sequences of at most 'max_length' = {self.max_length} tokens, "
