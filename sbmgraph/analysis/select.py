@@ -1,0 +1,167 @@
+"""One head on one input: what every analysis starts from.
+
+Sampled graphs and block models hold all heads of a batch together. These functions cut out one head
+on one graph of the batch as NumPy arrays and a SciPy matrix on the host, checked once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbmgraph._validate import describe
+from sbmgraph.graph import SampledGraph
+from sbmgraph.sbm import SBM
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+class Factors(NamedTuple):
+    r"""The block model of one head on one input, float64.
+
+    Attributes:
+        query: :math:`\mathbf{Y}` of shape :obj:`[n, K]`.
+        key: :math:`\mathbf{Z}` of shape :obj:`[m, K]`.
+        affinity: :math:`\mathbf{B}` of shape :obj:`[K, K]`, rows are query blocks.
+    """
+
+    query: np.ndarray
+    key: np.ndarray
+    affinity: np.ndarray
+
+
+def factors(sbm: SBM, head: int = 0, graph: int = 0) -> Factors:
+    """The block model of one head on one graph of the batch.
+
+    Raises:
+        ValueError: If the head or the graph does not exist.
+    """
+    check_sbm(sbm)
+    check_index("head", head, sbm.heads)
+    check_index("graph", graph, sbm.num_graphs)
+    query = sbm.query_membership[_nodes(sbm.query_ptr, graph), head]
+    key = sbm.key_membership[_nodes(sbm.key_ptr, graph), head]
+    return Factors(
+        *(to_numpy(value).astype(np.float64) for value in (query, key, sbm.affinity[head]))
+    )
+
+
+def biadjacency_matrix(
+    sampled: SampledGraph,
+    head: int | None = 0,
+    graph: int = 0,
+    weights: Tensor | None = None,
+) -> csr_array:
+    """The edges of one head on one graph as a sparse matrix, as
+    :func:`networkx.bipartite.biadjacency_matrix` would give it.
+
+    Args:
+        sampled (SampledGraph): The sampled graphs.
+        head (int, optional): The head; :obj:`None` is the union of all heads. (default: :obj:`0`)
+        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        weights (Tensor, optional): A value for every edge of ``sampled``, of shape :obj:`[E]`, for
+            instance attention weights; added up where heads share an edge. (default: ones)
+
+    Returns:
+        A :class:`scipy.sparse.csr_array` of shape :obj:`[n, m]`, rows are queries.
+
+    Raises:
+        ValueError: If the head or the graph does not exist, or ``weights`` does not fit.
+    """
+    from scipy.sparse import csr_array
+
+    check_sampled(sampled)
+    check_index("graph", graph, sampled.num_graphs)
+    if head is None:
+        return _union(sampled, graph, weights)
+    check_index("head", head, sampled.heads)
+    first, last = (int(node) for node in sampled.query_ptr[graph : graph + 2])
+    low, high = (int(node) for node in sampled.key_ptr[graph : graph + 2])
+    rowptr = to_numpy(sampled.rowptr[first * sampled.heads : last * sampled.heads + 1])
+    start, stop = rowptr[0], rowptr[-1]
+    vertex_degree = np.diff(rowptr)
+    indptr = np.concatenate([[0], np.cumsum(vertex_degree[head :: sampled.heads])])
+    chosen: slice | np.ndarray = slice(None)
+    if sampled.heads > 1:
+        mine = np.arange(vertex_degree.size) % sampled.heads == head
+        chosen = np.repeat(mine, vertex_degree)
+    indices = to_numpy(sampled.col[start:stop])[chosen] - np.int32(low)
+    data = np.ones(indices.size, dtype=np.int8)
+    if weights is not None:
+        data = edge_values(sampled, "weights", weights)[start:stop][chosen]
+    if indices.size < 2**31:
+        indptr = indptr.astype(np.int32)
+    return csr_array((data, indices, indptr), shape=(last - first, high - low))
+
+
+def _union(sampled: SampledGraph, graph: int, weights: Tensor | None) -> csr_array:
+    """The union of all heads: ones, or the sum of the heads' values."""
+    parts = [biadjacency_matrix(sampled, head, graph, weights) for head in range(sampled.heads)]
+    out = parts[0].astype(np.int32) if weights is None else parts[0]
+    for part in parts[1:]:
+        out = out + part
+    if weights is None:
+        out.data = np.ones(out.data.size, dtype=np.int8)
+    out.sort_indices()
+    return out
+
+
+def edge_values(sampled: SampledGraph, name: str, value: Tensor) -> np.ndarray:
+    """``value``, which must hold a number for every edge of ``sampled``, on the host."""
+    if not isinstance(value, Tensor) or value.shape != sampled.col.shape:
+        raise ValueError(
+            f"'{name}' must be a tensor with one entry for each of {sampled.num_edges} edges, "
+            f"got {describe(value)}"
+        )
+    return to_numpy(value)
+
+
+def check_sbm(sbm: Any) -> None:
+    """``sbm`` must be an SBM."""
+    if not isinstance(sbm, SBM):
+        raise ValueError(f"'sbm' must be an SBM, got {describe(sbm)}")
+
+
+def check_sampled(sampled: Any) -> None:
+    """``sampled`` must be a SampledGraph."""
+    if not isinstance(sampled, SampledGraph):
+        raise ValueError(f"'sampled' must be a SampledGraph, got {describe(sampled)}")
+
+
+def check_pair(sbm: Any, sampled: Any) -> None:
+    """``sampled`` must be a graph over the nodes and heads of ``sbm``."""
+    check_sbm(sbm)
+    check_sampled(sampled)
+    sbm.check_graph(sampled)
+
+
+def check_index(name: str, value: Any, size: int) -> None:
+    """``value`` must be an integer in [0, ``size``)."""
+    integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not integer or not 0 <= value < size:
+        raise ValueError(f"'{name}' must be an integer in [0, {size}), got {value!r}")
+
+
+def check_square(matrix: csr_array) -> None:
+    """The graph must be one of self-attention: as many queries as keys."""
+    if matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(
+            "'sampled' must be a graph of self-attention, with as many queries as keys, "
+            f"got {matrix.shape[0]} queries and {matrix.shape[1]} keys"
+        )
+
+
+def to_numpy(value: Tensor) -> np.ndarray:
+    """``value`` on the host, without its gradient."""
+    value = value.detach().cpu()
+    if value.dtype in (torch.float16, torch.bfloat16):
+        value = value.float()
+    return value.numpy()
+
+
+def _nodes(ptr: Tensor, graph: int) -> slice:
+    return slice(int(ptr[graph]), int(ptr[graph + 1]))
