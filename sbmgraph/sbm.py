@@ -212,7 +212,6 @@ class SBM:
         queries = sum_by_graph(self.query_membership, self.query_batch, self.num_graphs)
         keys = sum_by_graph(self.key_membership, self.key_batch, self.num_graphs)
         with torch.autocast(self.device.type, enabled=False):
-            with torch.autocast(self.device.type, enabled=False):
             edges = torch.einsum("ghk,hkl,ghl->gh", queries, self.affinity, keys)
         if exploration == 0.0:
             return edges
