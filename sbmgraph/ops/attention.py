@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,8 @@ from sbmgraph._validate import (
     describe,
 )
 from sbmgraph.graph import SampledGraph
-from sbmgraph.ops.edge_prob import edge_gate
+from sbmgraph.ops import fused
+from sbmgraph.ops.edge_prob import edge_gate, edge_prob
 from sbmgraph.ops.pyg import edge_attention_pyg
 from sbmgraph.sbm import SBM
 
@@ -87,16 +90,64 @@ def edge_attention(
     _check_inputs(query, key, value, graph, sbm, bias, learned)
     if scale is None:
         scale = max(query.size(-1), 1) ** -0.5
+    wants_weight_gradient = return_weights and backend == "auto" and torch.is_grad_enabled()
+    run = edge_attention_pyg
+    if backend != "pyg" and not wants_weight_gradient and fused.is_available(query.device.type):
+        run = _edge_attention_fused
     gate = None
     if sbm is not None and torch.is_grad_enabled():
-        gate = edge_gate(sbm.rate, sbm.key_membership, graph)
+        gate = edge_gate(sbm.rate, sbm.key_membership, graph, run is _edge_attention_fused)
         if learned is not None:
             gate = torch.where(learned, gate, gate.detach())
     active = dropout if training else 0.0
-    out, weights = edge_attention_pyg(
-        query, key, value, graph, gate, bias, estimator, scale, active
+    out, weights = run(query, key, value, graph, gate, bias, estimator, scale, active)
+    if not return_weights:
+        return out
+    return out, weights() if callable(weights) else weights
+
+
+def _edge_attention_fused(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    graph: SampledGraph,
+    gate: Tensor | None,
+    bias: Tensor | None,
+    estimator: str,
+    scale: float,
+    dropout: float,
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """The ``"fused"`` backend: output, and a function that computes the weights."""
+    differentiated = (key, value, gate)
+    needs_csc = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in differentiated
     )
-    return (out, weights) if return_weights else out
+    csc = graph.csc() if needs_csc else (None, None, None)
+    seed = torch.randint(2**63 - 1, ()) if dropout > 0 else torch.zeros((), dtype=torch.int64)
+    out, lse = torch.ops.sbmgraph.edge_attention(
+        query.flatten(0, 1),
+        key.flatten(0, 1),
+        value.flatten(0, 1),
+        bias,
+        gate,
+        graph.rowptr,
+        graph.col,
+        *csc,
+        seed,
+        graph.heads,
+        scale,
+        dropout,
+        estimator,
+    )
+
+    @torch.no_grad()
+    def weights() -> Tensor:
+        score = edge_prob(query.to(lse.dtype) * scale, key.to(lse.dtype), graph)
+        if bias is not None:
+            score = score + bias
+        return torch.exp(score - lse[graph.row])
+
+    return out.view(query.size(0), query.size(1), value.size(2)), weights
 
 
 def _check_inputs(

@@ -1,8 +1,8 @@
 r"""Edge probabilities on a graph's edges, and the gate that carries the straight-through gradient.
 
 Both are functions of the rate :math:`\mathbf{W} = \mathbf{Y}\mathbf{B}` and the key membership
-:math:`\mathbf{Z}` with :math:`p_{ij} = \mathbf{w}_i \cdot \mathbf{z}_j`; with :math:`\mathbf{G}` the
-sparse matrix of :math:`\partial L / \partial p_{ij}` their gradients are two sparse products,
+:math:`\mathbf{Z}` with :math:`p_{ij} = \mathbf{w}_i \cdot \mathbf{z}_j`; with :math:`\mathbf{G}`
+the sparse matrix of :math:`\partial L / \partial p_{ij}` their gradients are two sparse products,
 
 .. math::
     \partial L / \partial \mathbf{W} = \mathbf{G} \mathbf{Z}, \qquad
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sbmgraph.graph import SampledGraph
+from sbmgraph.ops.fused import is_available
 
 CHUNK = 2**22
 
@@ -63,6 +64,20 @@ def spmm(ptr: Tensor, index: Tensor, value: Tensor, dense: Tensor) -> Tensor:
     return matrix @ dense
 
 
+def _fused(rate: Tensor, member: Tensor, graph: SampledGraph, gate: bool) -> Tensor:
+    differentiated = torch.is_grad_enabled() and member.requires_grad
+    csc = graph.csc() if differentiated else (None, None, None)
+    return torch.ops.sbmgraph.edge_prob(
+        rate.flatten(0, 1),
+        member.flatten(0, 1),
+        graph.rowptr,
+        graph.col,
+        *csc,
+        graph.heads,
+        gate,
+    )
+
+
 def edge_prob(rate: Tensor, member: Tensor, graph: SampledGraph) -> Tensor:
     r""":math:`\mathbf{w}_i \cdot \mathbf{z}_j` of every edge of ``graph``.
 
@@ -74,10 +89,15 @@ def edge_prob(rate: Tensor, member: Tensor, graph: SampledGraph) -> Tensor:
     Returns:
         Tensor of shape :obj:`[E]`, differentiable in ``rate`` and ``member``.
     """
+    if is_available(rate.device.type):
+        return _fused(rate, member, graph, False)
     return _EdgeProb.apply(rate, member, graph, True)
 
 
-def edge_gate(rate: Tensor, member: Tensor, graph: SampledGraph) -> Tensor:
-    """Ones of shape :obj:`[E]` with the gradient of :func:`edge_prob`: the value of the sampled mask
-    and, by the straight-through estimator, the derivative of its probability."""
+def edge_gate(rate: Tensor, member: Tensor, graph: SampledGraph, fused: bool = True) -> Tensor:
+    """Ones of shape :obj:`[E]` with the gradient of :func:`edge_prob`: the value of the sampled
+    mask and, by the straight-through estimator, the derivative of its probability. With ``fused``
+    the compiled kernels compute it, else torch's sparse products."""
+    if fused and is_available(rate.device.type):
+        return _fused(rate, member, graph, True)
     return _EdgeProb.apply(rate, member, graph, False)

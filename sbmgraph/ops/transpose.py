@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sbmgraph.ops.fused import is_available
+
 
 def transpose(
     rowptr: Tensor, col: Tensor, heads: int, num_keys: int
@@ -20,6 +22,8 @@ def transpose(
     Returns:
         ``(colptr, row, perm)`` of :class:`~sbmgraph.graph.CSC`.
     """
+    if is_available(col.device.type):
+        return torch.ops.sbmgraph.transpose(rowptr, col, heads, num_keys)
     vertices = torch.arange(rowptr.numel() - 1, device=col.device)
     row = torch.repeat_interleave(vertices, rowptr.diff(), output_size=col.numel())
     column = col.long() * heads + row % heads

@@ -1,0 +1,96 @@
+"""Runs compiled kernels over chunks of work on a few threads.
+
+The kernels release the GIL and write to disjoint memory, so plain Python threads run them in
+parallel. Numba's own threading layers are either unsafe after a fork or unsafe from several threads
+at once; these threads are neither: a forked child starts its own, and a caller never waits for
+another caller's work.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MIN_WORK = 50_000
+"""Edges that are worth a chunk of their own: below, starting a thread takes longer."""
+
+CHUNKS_PER_THREAD = 4
+"""More chunks than threads even out a busy machine."""
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
+
+
+def _forget() -> None:
+    global _lock, _pool, _pool_size
+    _lock, _pool, _pool_size = threading.Lock(), None, 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _executor(size: int) -> ThreadPoolExecutor:
+    """The pool, with at least ``size`` threads."""
+    global _pool, _pool_size
+    with _lock:
+        if _pool is None or _pool_size < size:
+            _pool, _pool_size = ThreadPoolExecutor(size, "sbmgraph"), size
+        return _pool
+
+
+def parallel_for(function: Callable[..., Any], tasks: Iterable[tuple]) -> None:
+    """Calls ``function(*task)`` for every task, on as many threads as torch uses.
+
+    The calling thread works too, and tasks are handed out one by one.
+    """
+    queue = deque(tasks)
+    helpers = min(torch.get_num_threads(), len(queue)) - 1
+
+    def work() -> None:
+        while queue:
+            try:
+                task = queue.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            function(*task)
+
+    if helpers <= 0:
+        return work()
+    pool = _executor(helpers)
+    futures = [pool.submit(work) for _ in range(helpers)]
+    try:
+        work()
+    finally:
+        queue.clear()
+        for future in futures:
+            if not future.cancel():
+                future.result()
+
+
+def num_chunks(work: float) -> int:
+    """How many chunks an amount of work, counted in edges, deserves."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return 1
+    return int(max(1, min(threads * CHUNKS_PER_THREAD, work // MIN_WORK)))
+
+
+def split_nodes(ptr: Tensor, heads: int) -> list[tuple[int, int]]:
+    """Node ranges with about equally many edges each, for a CSR over (node, head) vertices."""
+    offsets = ptr.numpy()[::heads]
+    chunks = num_chunks(int(offsets[-1]))
+    targets = np.linspace(0, offsets[-1], chunks + 1)[1:-1]
+    cuts = np.searchsorted(offsets, targets).tolist()
+    edges = [0, *cuts, offsets.size - 1]
+    return [(a, b) for a, b in pairwise(edges) if a < b]
