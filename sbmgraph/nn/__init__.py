@@ -2,7 +2,18 @@
 
 from sbmgraph.nn.attention import SBMAttention
 from sbmgraph.nn.conv import SBMConv
+from sbmgraph.nn.explain import Explanation, explain
+from sbmgraph.nn.gps import GPSBlock
 from sbmgraph.nn.membership import MembershipNetwork
 from sbmgraph.nn.transformer import SBMTransformer, Transformer
 
-__all__ = ["MembershipNetwork", "SBMAttention", "SBMConv", "SBMTransformer", "Transformer"]
+__all__ = [
+    "Explanation",
+    "GPSBlock",
+    "MembershipNetwork",
+    "SBMAttention",
+    "SBMConv",
+    "SBMTransformer",
+    "Transformer",
+    "explain",
+]
