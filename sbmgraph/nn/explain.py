@@ -114,7 +114,8 @@ def explain(
 
     attention times gradient, against what the query would get from its other edges: positive where
     the edge raises the prediction, 0 for a query's only edge, and summing to 0 over each query's
-    edges. A node's score is its input times gradient. Scores hold for the graphs that this one run
+    edges. A node's score is its input times gradient, the straight-through gradient of the sampling
+    included. Scores hold for the graphs that this one run
     samples: pass a ``generator`` that the model takes, or average several explanations.
 
     The model runs in evaluation mode; its mode, weights and gradients are left as they were.
