@@ -11,6 +11,7 @@ the sparse matrix of :math:`\partial L / \partial p_{ij}` their gradients are tw
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -60,7 +61,9 @@ def spmm(ptr: Tensor, index: Tensor, value: Tensor, dense: Tensor) -> Tensor:
     shape = (ptr.numel() - 1, dense.size(0))
     if value.numel() == 0:
         return dense.new_zeros(shape[0], dense.size(1))
-    matrix = torch.sparse_csr_tensor(ptr, index, value, shape, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        matrix = torch.sparse_csr_tensor(ptr, index, value, shape, check_invariants=False)
     return matrix @ dense
 
 

@@ -1,0 +1,97 @@
+"""The torch operators: registration, tracing, compilation, derivatives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.library import opcheck
+
+from sbmgraph import SBM, SampledGraph
+from sbmgraph.ops import edge_attention
+from tests.ops.checks import Problem, random_problem
+
+H = 2
+
+
+@pytest.fixture
+def problem() -> Problem:
+    return random_problem(9, 8, H, 4, 5, 3)
+
+
+def vertices(problem: Problem, *names: str) -> list[Tensor]:
+    return [problem.tensors[name].float().flatten(0, 1).requires_grad_() for name in names]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_attention_operator(problem: Problem, dropout: float) -> None:
+    graph = problem.graph
+    bias = problem.tensors["bias"].float().requires_grad_()
+    gate = torch.ones(graph.num_edges, requires_grad=True)
+    inputs = vertices(problem, "query", "key", "value")
+    for extra in ((bias, gate), (None, None)):
+        args = (*inputs, *extra, graph.rowptr, graph.col, *graph.csc(), torch.tensor(3))
+        opcheck(torch.ops.sbmgraph.edge_attention.default, (*args, H, 0.5, dropout, "logit"))
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_edge_prob_operator(problem: Problem, gate: bool) -> None:
+    graph = problem.graph
+    args = (*vertices(problem, "Y", "Z"), graph.rowptr, graph.col, *graph.csc(), H, gate)
+    opcheck(torch.ops.sbmgraph.edge_prob.default, args)
+
+
+def test_transpose_operator(problem: Problem) -> None:
+    graph = problem.graph
+    args = (graph.rowptr, graph.col, H, graph.num_keys)
+    opcheck(torch.ops.sbmgraph.transpose.default, args)
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_compiles_without_a_graph_break(problem: Problem, compiler: str, dropout: float) -> None:
+    names = ("query", "key", "value", "Y", "Z", "B")
+    inputs = [problem.tensors[name].float().requires_grad_() for name in names]
+
+    def loss(graph: SampledGraph, *inputs: Tensor) -> Tensor:
+        query, key, value, Y, Z, B = inputs
+        sbm = SBM.unchecked(Y, Z, B)
+        out = edge_attention(query, key, value, graph, sbm, dropout=dropout, training=True)
+        return out.square().sum()
+
+    torch._dynamo.reset()
+    found = []
+    for function in (loss, torch.compile(loss, fullgraph=True, backend=compiler)):
+        problem.graph._csc = None
+        torch.manual_seed(0)
+        found.append(torch.autograd.grad(function(problem.graph, *inputs), inputs))
+    for eager, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, eager)
+    assert problem.graph._csc is not None
+
+
+def test_second_derivative_is_a_clear_error(problem: Problem) -> None:
+    inputs = [problem.tensors[name].float().requires_grad_() for name in ("query", "key", "value")]
+    out = edge_attention(*inputs, problem.graph, backend="fused")
+    (grad,) = torch.autograd.grad(out.square().sum(), inputs[0], create_graph=True)
+    with pytest.raises(RuntimeError, match=r"no second derivative.*backend='pyg'"):
+        grad.sum().backward()
+    sbm = SBM.unchecked(*(problem.tensors[x].float().requires_grad_() for x in ("Y", "Z", "B")))
+    (grad,) = torch.autograd.grad(
+        sbm.edge_prob(problem.graph).square().sum(), sbm.key_membership, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        grad.sum().backward()
+
+
+def test_only_needed_gradients_are_computed(problem: Problem) -> None:
+    query, key, value = (problem.tensors[name].float() for name in ("query", "key", "value"))
+    full = [x.clone().requires_grad_() for x in (query, key, value)]
+    edge_attention(*full, problem.graph, backend="fused").sum().backward()
+    for index in range(3):
+        inputs = [query, key, value]
+        inputs[index] = inputs[index].clone().requires_grad_()
+        problem.graph._csc = None
+        edge_attention(*inputs, problem.graph, backend="fused").sum().backward()
+        assert torch.equal(inputs[index].grad, full[index].grad)
+        assert (problem.graph._csc is None) == (index == 0)
