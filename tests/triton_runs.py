@@ -1,0 +1,60 @@
+"""Where Triton kernels run in the tests: on a GPU if there is one, and in Triton's interpreter.
+
+Triton decides at its import whether to interpret, so interpreted tests need a process of their own:
+a test module's kernel tests are skipped without a GPU, and one more test runs the module again,
+interpreted, on CPU tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+
+kernel_test = pytest.mark.skipif(
+    not INTERPRETED and not torch.cuda.is_available(),
+    reason="no CUDA device; the module's last test runs this one in Triton's interpreter",
+)
+
+
+def run_interpreted(module: str) -> None:
+    """Runs the kernel tests of a test module in Triton's interpreter."""
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    run = subprocess.run(
+        [*command, module], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    summary = run.stdout.strip().splitlines()[-1]
+    assert "passed" in summary, summary
+    assert "skipped" not in summary, summary
+
+
+def compile_for_hopper(
+    kernel: Any, types: dict[str, str], constants: dict[str, Any], num_warps: int
+) -> str:
+    """The machine code of a kernel for an H100, which needs no GPU; arguments named neither in
+    ``types`` nor in ``constants`` are None."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = kernel.arg_names
+    constants = {name: constants.get(name) for name in names if name not in types}
+    source = ASTSource(
+        fn=kernel,
+        signature={name: types.get(name, "constexpr") for name in names},
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+    )
+    target = GPUTarget("cuda", 90, 32)
+    return triton.compile(source, target=target, options={"num_warps": num_warps}).asm["ptx"]
