@@ -238,21 +238,22 @@ class SBMConv(MessagePassing):
         mine = slice(self.local_heads, None)
         sbm = self.membership(query[:, mine], key[:, mine], batch_dst, batch_src, pe_dst, pe_src)
 
-        outs = []
-        for _ in range(1 if self.training else self.num_samples):
-            groups = self._sample(sbm, size, edge_index, edge_attr, generator, (x_src, x_dst))
-            out, weights = self._attend(query, key, value, groups, bool(return_attention_weights))
+        samples = self._sample(sbm, size, edge_index, edge_attr, generator, (x_src, x_dst))
+        outs: list[Tensor] = []
+        alphas: list[Tensor] = []
+        for groups in samples:
+            out, alphas = self._attend(query, key, value, groups, bool(return_attention_weights))
             outs.append(out)
         out = outs[0] if len(outs) == 1 else torch.stack(outs).mean(dim=0)
         out = out.flatten(1) if self.concat else out.mean(dim=1)
         if not return_attention_weights:
             return out
-        if len(outs) > 1:
+        if len(samples) > 1:
             raise ValueError(
                 "'return_attention_weights' must go with 'num_samples' = 1 (weights belong to one "
                 f"sampled graph), got {self.num_samples}"
             )
-        return out, merge_heads([group.graph for group in groups], weights)
+        return out, merge_heads([group.graph for group in samples[0]], alphas)
 
     def _query(self, x_dst: Tensor | None, num_targets: int, key: Tensor) -> Tensor:
         if x_dst is not None:
@@ -271,28 +272,39 @@ class SBMConv(MessagePassing):
         edge_attr: Tensor | None,
         generator: torch.Generator | None,
         x: OptPairTensor,
-    ) -> list[Attended]:
-        """Everything that looks at values: what each group of heads attends over."""
+    ) -> list[list[Attended]]:
+        """Everything that looks at values: for each sampled graph, what each group of heads
+        attends over."""
         if sbm.query_batch is not None:
             check_batch("batch", sbm.key_batch, size[0], sbm.device)
             check_batch("batch", sbm.query_batch, size[1], sbm.device)
         given = self._read_edges(edge_index, edge_attr, size, sbm)
+        bias = None
+        if self.lin_edge is not None and given is not None and given.attr is not None:
+            bias = self.lin_edge(given.attr)
         exploration = self.exploration if self.training else 0.0
         if self.max_density is not None:
             sbm = sbm.limit_density(self.max_density, exploration)
+        samples = []
+        for _ in range(1 if self.training else self.num_samples):
+            sampled = self._sample_once(sbm, exploration, generator, x)
+            if given is None:
+                samples.append([Attended(sampled, sbm)])
+            else:
+                samples.append(attended_groups(sampled, sbm, given, bias, self.local_heads))
+        return samples
+
+    def _sample_once(
+        self, sbm: SBM, exploration: float, generator: torch.Generator | None, x: OptPairTensor
+    ) -> SampledGraph:
         try:
-            sampled = sample(sbm, self.law, self.algorithm, exploration, generator)
+            graph = sample(sbm, self.law, self.algorithm, exploration, generator)
         except ValueError:
             if any(part is not None and not bool(torch.isfinite(part).all()) for part in x):
                 raise ValueError("'x' must be finite, got NaN or infinite entries") from None
             raise
-        emit(self, sbm, sampled, exploration)
-        if given is None:
-            return [Attended(sampled, sbm)]
-        bias = None
-        if self.lin_edge is not None and given.attr is not None:
-            bias = self.lin_edge(given.attr)
-        return attended_groups(sampled, sbm, given, bias, self.local_heads)
+        emit(self, sbm, graph, exploration)
+        return graph
 
     def _read_edges(
         self, edge_index: Adj | None, edge_attr: Tensor | None, size: tuple[int, int], sbm: SBM

@@ -436,3 +436,29 @@ def test_sequential() -> None:
         ],
     )
     assert model(features(), BATCH, EDGES).shape == (N, 2)
+
+
+# Compilation ######################################################################################
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_compiled_graph_breaks_only_at_the_sampler(given: bool) -> None:
+    layer = conv(edge_dim=2, local_heads=1) if given else conv()
+    kwargs = {"edge_index": EDGES, "edge_attr": ATTR} if given else {}
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(layer)(features(), BATCH, **kwargs)
+    assert found.graph_break_count == 1, found.break_reasons
+    assert "SBMConv._sample" in str(found.break_reasons[0].reason)
+
+
+def test_compiled_equals_eager() -> None:
+    layer = conv(edge_dim=2, local_heads=1)
+    torch._dynamo.reset()
+    outs, gradients = [], []
+    for call in (layer, torch.compile(layer, backend="aot_eager")):
+        torch.manual_seed(1)
+        out = call(features(), BATCH, edge_index=EDGES, edge_attr=ATTR)
+        outs.append(out)
+        gradients.append(torch.autograd.grad(out.square().sum(), list(layer.parameters())))
+    torch.testing.assert_close(*outs)
+    torch.testing.assert_close(*gradients)

@@ -191,3 +191,13 @@ def test_a_gps_model_needs_no_other_change(layer: type[nn.Module], attn_type: st
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name
         optimizer.step()
+
+
+def test_compiled_block_breaks_only_at_the_sampler() -> None:
+    """One cause; the frames that call the layer (block, attention) end there too, hence 4 graphs:
+    up to the sampler, and the rest of the layer, of the attention and of the block."""
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(block(norm="batch_norm"))(features(), EDGES, BATCH)
+    assert found.graph_count == 4
+    assert len(found.break_reasons) == 1
+    assert "SBMConv._sample" in str(found.break_reasons[0].reason)
