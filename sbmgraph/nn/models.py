@@ -118,6 +118,7 @@ def build_model(
     pooling: str = "mean",
     num_documents: int = 1,
     embedding_std: float = 1.0,
+    position_std: float | None = None,
     attention_dropout: float | None = None,
     **options: Any,
 ) -> Transformer:
@@ -157,4 +158,5 @@ def build_model(
         pooling=pooling,
         num_documents=num_documents,
         embedding_std=embedding_std,
+        position_std=position_std,
     )

@@ -75,6 +75,8 @@ class Transformer(nn.Module):
             (default: :obj:`1`)
         embedding_std (float, optional): Standard deviation of the initial embeddings. (default:
             :obj:`1.0`)
+        position_std (float, optional): The same for the position embeddings; small values let
+            the first steps see what a token is rather than where. (default: :obj:`embedding_std`)
 
     Raises:
         ValueError: If an argument is unknown or out of range.
@@ -93,6 +95,7 @@ class Transformer(nn.Module):
         pooling: str = "mean",
         num_documents: int = 1,
         embedding_std: float = 1.0,
+        position_std: float | None = None,
     ) -> None:
         super().__init__()
         for name, value in {
@@ -115,6 +118,7 @@ class Transformer(nn.Module):
         self.pooling = pooling
         self.num_documents = num_documents
         self.embedding_std = embedding_std
+        self.position_std = embedding_std if position_std is None else position_std
         self.token_embedding = nn.Embedding(vocab_size, channels)
         self.position_embedding = nn.Embedding(max_length, channels)
         self.cls = nn.Parameter(torch.empty(channels)) if pooling == "cls" else None
@@ -137,8 +141,8 @@ class Transformer(nn.Module):
 
     def reset_embeddings(self) -> None:
         """Draws the embeddings anew."""
-        for embedding in (self.token_embedding.weight, self.position_embedding.weight):
-            nn.init.normal_(embedding, std=self.embedding_std)
+        nn.init.normal_(self.token_embedding.weight, std=self.embedding_std)
+        nn.init.normal_(self.position_embedding.weight, std=self.position_std)
         if self.cls is not None:
             nn.init.normal_(self.cls, std=self.embedding_std)
 
@@ -281,6 +285,7 @@ class SBMTransformer(Transformer):
         pooling (str, optional): See :class:`Transformer`. (default: :obj:`"mean"`)
         num_documents (int, optional): See :class:`Transformer`. (default: :obj:`1`)
         embedding_std (float, optional): See :class:`Transformer`. (default: :obj:`1.0`)
+        position_std (float, optional): See :class:`Transformer`. (default: :obj:`embedding_std`)
         attention_dropout (float, optional): Dropout probability of attention weights. (default:
             :obj:`dropout`)
         **kwargs (optional): Arguments of :class:`SBMConv`: ``num_clusters``, ``exploration``,
@@ -300,6 +305,7 @@ class SBMTransformer(Transformer):
         pooling: str = "mean",
         num_documents: int = 1,
         embedding_std: float = 1.0,
+        position_std: float | None = None,
         attention_dropout: float | None = None,
         **kwargs: Any,
     ) -> None:
@@ -316,4 +322,5 @@ class SBMTransformer(Transformer):
             pooling,
             num_documents,
             embedding_std,
+            position_std,
         )

@@ -453,6 +453,14 @@ def test_attention_dropout_reaches_the_attention():
     assert model.blocks[0].attention.inner.dropout == 0.0
 
 
+def test_positions_have_their_own_scale():
+    model = build_model(
+        "full", vocab_size=500, num_classes=3, embedding_std=1.0, position_std=0.02
+    )
+    assert 0.9 < model.token_embedding.weight.std() < 1.1
+    assert 0.018 < model.position_embedding.weight.std() < 0.022
+
+
 def test_pooling_by_an_extra_token_fits_the_longest_sequence():
     for name in ("linformer", "pattern"):
         model = build_model(
