@@ -8,9 +8,7 @@ released files are here; the two give the same tokens.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from sbmgraph.data.cache import Build, SplitWriter, load_or_build
+from sbmgraph.data.chunks import in_order
 from sbmgraph.data.release import missing, released, signature, take
 from sbmgraph.data.sequence import SequenceDataset
 
@@ -134,7 +133,7 @@ def generate(
     bounds = (min_length, max_length, max_depth, max_children)
     seen: set[bytes] = set()
     stale = 0
-    for tokens, ptr, values, _ in _chunks(seed, bounds, workers or os.cpu_count() or 1):
+    for tokens, ptr, values, _ in _chunks(seed, bounds, workers):
         before = len(seen)
         for i, value in enumerate(values):
             if len(seen) == num_trees:
@@ -171,25 +170,13 @@ def _check(
         raise ValueError(f"max_children: expected 2 or more, got {max_children}")
 
 
-def _chunks(seed: int, bounds: tuple[int, int, int, int], workers: int) -> Iterator[tuple]:
-    """Chunks of trees in order, ``workers`` of them at a time (the kernel releases the GIL)."""
+def _chunks(seed: int, bounds: tuple[int, int, int, int], workers: int | None) -> Iterator[tuple]:
     from sbmgraph.data._listops_kernels import random_trees
 
     def chunk(number: int) -> tuple:
         return random_trees(np.random.default_rng([seed, number]), _CHUNK, _MAX_TRIES, *bounds)
 
-    pending: deque[Future] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        number = 0
-        try:
-            while True:
-                while len(pending) < 2 * workers:
-                    pending.append(pool.submit(chunk, number))
-                    number += 1
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    return in_order(chunk, workers)
 
 
 def evaluate(tokens: np.ndarray) -> int:

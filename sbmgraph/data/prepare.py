@@ -9,11 +9,21 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from sbmgraph.data.duplicates import prepare_duplicates
+from sbmgraph.data.image import prepare_image
 from sbmgraph.data.listops import prepare_listops
+from sbmgraph.data.pathfinder import prepare_pathfinder32
+from sbmgraph.data.retrieval import prepare_retrieval
+from sbmgraph.data.text import prepare_text
 
 #: Task name to the function that prepares it; their keyword arguments are the tasks' options.
 TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "listops": prepare_listops,
+    "text": prepare_text,
+    "retrieval": prepare_retrieval,
+    "image": prepare_image,
+    "pathfinder32": prepare_pathfinder32,
+    "duplicates": prepare_duplicates,
 }
 
 
@@ -45,5 +55,8 @@ def prepare(
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"options: expected of {task} any of {', '.join(known)}, got {unknown}")
+    for name, value in options.items():
+        if name.startswith("limit_") and value is not None and value < 1:
+            raise ValueError(f"{name}: expected a positive number of items, got {value}")
     root = Path(root)
     return function(root, Path(cache_root) if cache_root else root / "prepared", **options)

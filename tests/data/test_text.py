@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+
+from sbmgraph.data import prepare
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*official data have:UserWarning")
+
+
+def review(split: str, label: str, i: int) -> bytes:
+    return f"{split} {label} {i} ".encode() * (i + 1) + b"caf\xe9 \xff\x00"
+
+
+@pytest.fixture
+def root(tmp_path):
+    for split in ("train", "test"):
+        for label in ("pos", "neg"):
+            folder = tmp_path / "aclImdb" / split / label
+            folder.mkdir(parents=True)
+            for i in range(20):
+                (folder / f"{i}_7.txt").write_bytes(review(split, label, i))
+    (tmp_path / "aclImdb" / "train" / "unsup").mkdir()
+    (tmp_path / "aclImdb" / "train" / "unsup" / "0_0.txt").write_text("unlabelled")
+    return tmp_path
+
+
+def texts(data) -> dict[bytes, int]:
+    return {bytes((item.tokens[0] - 1).to(int).numpy().astype("u1")): item.label for item in data}
+
+
+def test_held_out_tenth(root):
+    splits = prepare("text", root, seed=1)
+    train, val, test = (texts(splits[name]) for name in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == (36, 4, 40)
+    assert not set(train) & set(val)
+    everything = {review("train", c, i): int(c == "pos") for c in ("pos", "neg") for i in range(20)}
+    assert train | val == everything
+    assert sorted(val.values()) == [0, 0, 1, 1]
+    assert test == {
+        review("test", c, i): int(c == "pos") for c in ("pos", "neg") for i in range(20)
+    }
+    assert splits["train"].vocab_size == 257
+
+
+def test_split_depends_on_the_seed_alone(root):
+    def val(seed: int, cache: str) -> set[bytes]:
+        return set(texts(prepare("text", root, root / cache, seed=seed)["val"]))
+
+    assert val(1, "a") == val(1, "b") != val(2, "a")
+
+
+def test_validation_on_the_test_set_as_lra_does(root):
+    splits = prepare("text", root, validation="test")
+    assert len(splits["train"]) == 40
+    assert texts(splits["val"]) == texts(splits["test"])
+    with pytest.raises(ValueError, match="validation: expected 'held-out' or 'test', got 'dev'"):
+        prepare("text", root, validation="dev")
+
+
+def test_stored_order_mixes_the_classes(root):
+    labels = prepare("text", root)["test"].labels
+    assert 0 < np.abs(np.diff(labels)).sum() > 5
+
+
+def test_cut_and_limits(root):
+    splits = prepare("text", root, max_length=30, limit_train=7, limit_test=5)
+    assert [len(splits[name]) for name in ("train", "val", "test")] == [7, 4, 5]
+    assert max(len(item.tokens[0]) for item in splits["val"]) <= 30
+    with pytest.raises(ValueError, match=r"limit_val: expected a positive number of items, got 0"):
+        prepare("text", root, limit_val=0)
+    with pytest.raises(ValueError, match="max_length: expected a positive number of bytes"):
+        prepare("text", root, max_length=0)
+
+
+def pack(root) -> None:
+    with tarfile.open(root / "aclImdb_v1.tar.gz", "w:gz") as archive:
+        archive.add(root / "aclImdb", "aclImdb")
+    shutil.rmtree(root / "aclImdb")
+
+
+def test_the_archive_reads_like_the_folder(root):
+    unpacked = texts(prepare("text", root)["train"])
+    pack(root)
+    assert texts(prepare("text", root)["train"]) == unpacked
+
+
+def test_truncated_archive(root):
+    pack(root)
+    path = root / "aclImdb_v1.tar.gz"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"aclImdb_v1\.tar\.gz: expected a complete"):
+        prepare("text", root)
+    assert list((root / "prepared").iterdir()) == []
+
+
+def test_foreign_archive(root):
+    shutil.rmtree(root / "aclImdb")
+    (root / "aclImdb_v1.tar.gz").write_bytes(b"<html>not found</html>" * 100)
+    with pytest.raises(ValueError, match=r"aclImdb_v1\.tar\.gz: expected a complete"):
+        prepare("text", root)
+
+
+def test_archive_of_something_else(root):
+    shutil.rmtree(root / "aclImdb")
+    with tarfile.open(root / "aclImdb_v1.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("README"), io.BytesIO())
+    with pytest.raises(ValueError, match="expected reviews in train/neg, got none"):
+        prepare("text", root)
+
+
+def test_incomplete_folders(root):
+    with pytest.warns(UserWarning, match=r"12500 reviews in train/neg, these have 20"):
+        prepare("text", root)
+    shutil.rmtree(root / "aclImdb" / "test" / "pos")
+    with pytest.raises(ValueError, match="expected reviews in test/pos, got none"):
+        prepare("text", root)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        prepare("text", tmp_path)
+    message = str(error.value)
+    assert str(tmp_path / "aclImdb") in message
+    assert "aclImdb_v1.tar.gz" in message
+    assert "download: true" in message
+    assert "python tasks/lra.py prepare --config tasks/configs/text.yaml" in message
