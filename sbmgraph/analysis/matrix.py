@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -11,6 +11,9 @@ from sbmgraph._validate import check_positive_int, check_range
 from sbmgraph.analysis.select import biadjacency_matrix, factors
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 class BinnedMatrix(NamedTuple):
@@ -61,13 +64,7 @@ def sampled_matrix(
     check_positive_int("max_size", max_size)
     matrix = biadjacency_matrix(sampled, head, graph, weights)
     query_edges, key_edges = (bin_edges(size, max_size) for size in matrix.shape)
-    row_of = _bin_of("query_order", query_order, query_edges)
-    col_of = _bin_of("key_order", key_order, key_edges)
-    num_cols = key_edges.size - 1
-    cell = np.repeat(row_of * num_cols, np.diff(matrix.indptr)) + col_of[matrix.indices]
-    area = np.outer(np.diff(query_edges), np.diff(key_edges))
-    total = np.bincount(cell, weights=matrix.data, minlength=area.size).reshape(area.shape)
-    return BinnedMatrix(total / area, query_edges, key_edges)
+    return bin_matrix(matrix, query_edges, key_edges, query_order, key_order)
 
 
 def expected_matrix(
@@ -104,6 +101,27 @@ def expected_matrix(
     key = bin_means(model.key, "key_order", key_order, key_edges)
     values = np.minimum(query @ model.affinity @ key.T + exploration, 1.0)
     return BinnedMatrix(values, query_edges, key_edges)
+
+
+def bin_matrix(
+    matrix: csr_array,
+    query_edges: np.ndarray,
+    key_edges: np.ndarray,
+    query_order: np.ndarray | None = None,
+    key_order: np.ndarray | None = None,
+) -> BinnedMatrix:
+    """Means of a biadjacency matrix, taken in the given orders, over rectangles of tokens.
+
+    Raises:
+        ValueError: If an order is no permutation.
+    """
+    row_of = _bin_of("query_order", query_order, query_edges)
+    col_of = _bin_of("key_order", key_order, key_edges)
+    num_cols = key_edges.size - 1
+    cell = np.repeat(row_of * num_cols, np.diff(matrix.indptr)) + col_of[matrix.indices]
+    area = np.outer(np.diff(query_edges), np.diff(key_edges))
+    total = np.bincount(cell, weights=matrix.data, minlength=area.size).reshape(area.shape)
+    return BinnedMatrix(total / area, query_edges, key_edges)
 
 
 def bin_edges(size: int, max_size: int) -> np.ndarray:
