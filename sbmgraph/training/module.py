@@ -1,0 +1,256 @@
+"""Training a sequence classifier with any of the attentions: the loss with its density penalty,
+the optimizer and its schedule, and the densities that every head is logged with."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from sbmgraph._validate import check_positive_int, check_range
+from sbmgraph.data import SequenceBatch
+from sbmgraph.nn.models import build_model
+from sbmgraph.record import Recorder, record
+
+STAGES = ("train", "val", "test")
+
+
+class SequenceClassifier(L.LightningModule):
+    """A Transformer encoder trained to classify sequences, or each of their tokens.
+
+    Randomness is a pure function of ``(seed, rank, epoch, batch)``: torch is reseeded before every
+    batch, so that a resumed run draws what an uninterrupted one would have drawn.
+
+    Args:
+        task: Name of the task, kept in checkpoints: a run resumes from its own task only.
+        vocab_size: The number of token types.
+        num_classes: The number of classes.
+        max_length: The largest number of tokens of a sequence.
+        num_documents: Documents of an item, 1 or 2.
+        token_labels: Whether every token has a label (then nothing is pooled).
+        name: The attention, one of :data:`sbmgraph.nn.models.MODELS`.
+        options: Options of each attention, by its name, e.g. ``{"sbm": {"num_clusters": 32}}``.
+        channels: Channels of the tokens.
+        heads: The number of heads.
+        num_layers: The number of blocks.
+        ffn_channels: Hidden channels of the feed-forward networks.
+        dropout: Dropout probability.
+        pooling: ``"mean"`` or ``"cls"``.
+        embedding_std: Standard deviation of the initial embeddings.
+        position_std: The same for the position embeddings. (default: ``embedding_std``)
+        lr: The largest learning rate.
+        warmup_steps: Optimizer steps in which the rate grows linearly to it; it falls linearly in
+            the rest.
+        weight_decay: Weight decay of AdamW.
+        density_weight: Weight of the mean expected density of all heads in the loss (the paper's
+            lambda, Section 3.3).
+        seed: Seed of dropout, sampled graphs and whatever else is drawn in a step.
+
+    Raises:
+        ValueError: If an argument is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        vocab_size: int,
+        num_classes: int,
+        max_length: int,
+        num_documents: int = 1,
+        token_labels: bool = False,
+        name: str = "sbm",
+        options: dict[str, dict[str, Any]] | None = None,
+        channels: int = 64,
+        heads: int = 2,
+        num_layers: int = 2,
+        ffn_channels: int = 128,
+        dropout: float = 0.1,
+        pooling: str = "mean",
+        embedding_std: float = 1.0,
+        position_std: float | None = None,
+        lr: float = 5e-4,
+        warmup_steps: int = 1000,
+        weight_decay: float = 0.0,
+        density_weight: float = 1e-4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_range("lr", lr, 0.0, float("inf"), low_open=True)
+        check_range("weight_decay", weight_decay, 0.0, float("inf"))
+        check_range("density_weight", density_weight, 0.0, float("inf"))
+        check_positive_int("warmup_steps", warmup_steps, 0)
+        self.save_hyperparameters()
+        self.model = build_model(
+            name,
+            vocab_size=vocab_size,
+            num_classes=num_classes,
+            channels=channels,
+            heads=heads,
+            num_layers=num_layers,
+            ffn_channels=ffn_channels,
+            max_length=max_length,
+            dropout=dropout,
+            pooling="none" if token_labels else pooling,
+            num_documents=num_documents,
+            embedding_std=embedding_std,
+            position_std=position_std,
+            **(options or {}).get(name, {}),
+        )
+        self.accuracy = torch.nn.ModuleDict(
+            {
+                f"{stage}_accuracy": MulticlassAccuracy(num_classes, average="micro")
+                for stage in STAGES
+            }
+        )
+        self._starved: set[str] = set()
+
+    def forward(self, batch: SequenceBatch) -> Tensor:
+        """Class scores of a batch: one row an item, or a token where tokens are labelled."""
+        return self.model(batch.tokens, batch.batch)
+
+    def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
+        """The cross-entropy and the weighted expected density of a batch."""
+        with record(self.model) as runs:
+            loss = self._evaluate(batch, "train")
+        if len(runs) and self.hparams["density_weight"] > 0:
+            loss = loss + self.hparams["density_weight"] * runs.expected_density()
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self._log_densities(runs, batch, "train")
+            self._warn_if_starved(runs)
+        return loss
+
+    def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
+        """Loss, accuracy and densities of a validation batch."""
+        self._evaluate_recorded(batch, "val")
+
+    def test_step(self, batch: SequenceBatch, batch_idx: int) -> None:
+        """Loss, accuracy and densities of a test batch."""
+        self._evaluate_recorded(batch, "test")
+
+    def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
+        """Makes the step's randomness a function of its place in the run."""
+        self._reseed(0, batch_idx)
+
+    def on_validation_batch_start(self, batch: SequenceBatch, batch_idx: int, *_: int) -> None:
+        """As for training; every validation draws alike."""
+        self._reseed(1, batch_idx)
+
+    def on_test_batch_start(self, batch: SequenceBatch, batch_idx: int, *_: int) -> None:
+        """As for training; every test draws alike."""
+        self._reseed(2, batch_idx)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW (eps 1e-6), its rate rising linearly for the warm-up and then falling linearly."""
+        hparams = self.hparams
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=hparams["lr"], eps=1e-6, weight_decay=hparams["weight_decay"]
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        if not hparams["warmup_steps"] < steps:
+            raise ValueError(
+                f"'warmup_steps' must be below the run's {steps} steps, "
+                f"got {hparams['warmup_steps']}"
+            )
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=hparams["lr"],
+            total_steps=steps + 1,
+            pct_start=hparams["warmup_steps"] / (steps + 1),
+            anneal_strategy="linear",
+            cycle_momentum=False,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses the checkpoint of another task or model.
+
+        Raises:
+            ValueError: Naming what differs.
+        """
+        theirs = checkpoint.get("hyper_parameters", {})
+        for key in ("task", "name", "vocab_size", "num_classes", "max_length"):
+            if theirs.get(key) != self.hparams[key]:
+                raise ValueError(
+                    f"'ckpt_path' must be a checkpoint with {key} = {self.hparams[key]!r}, "
+                    f"got one with {key} = {theirs.get(key)!r}"
+                )
+
+    def _evaluate(self, batch: SequenceBatch, stage: str) -> Tensor:
+        scores = self(batch)
+        label = batch.label if batch.token_label is None else batch.token_label
+        loss = F.cross_entropy(scores.float(), label)
+        accuracy = self.accuracy[f"{stage}_accuracy"]
+        accuracy(scores, label)
+        self._log(stage, {"loss": loss, "accuracy": accuracy}, label.numel(), prog_bar=True)
+        return loss
+
+    def _evaluate_recorded(self, batch: SequenceBatch, stage: str) -> None:
+        with record(self.model) as runs:
+            self._evaluate(batch, stage)
+        self._log_densities(runs, batch, stage)
+
+    def _log_densities(self, runs: Recorder, batch: SequenceBatch, stage: str) -> None:
+        if not len(runs):
+            return
+        values = densities(runs)
+        values["density"] = torch.stack(
+            [value for key, value in values.items() if key.startswith("density/")]
+        ).mean()
+        self._log(stage, values, len(batch))
+
+    def _log(self, stage: str, values: dict[str, Any], size: int, **kwargs: Any) -> None:
+        training = stage == "train"
+        self.log_dict(
+            {f"{stage}/{key}": value for key, value in values.items()},
+            on_step=training,
+            on_epoch=not training,
+            batch_size=size,
+            sync_dist=not training,
+            **kwargs,
+        )
+
+    def _warn_if_starved(self, runs: Recorder) -> None:
+        exploration = {run.exploration for run in runs}
+        for key, value in densities(runs).items():
+            if not key.startswith("expected") or key in self._starved:
+                continue
+            bound = 0.25 * max(exploration)
+            if float(value) < bound:
+                self._starved.add(key)
+                warnings.warn(
+                    f"{key} is {float(value):.2g}, far below the exploration {max(exploration):g}: "
+                    "the head lives on exploration only and will attend to next to nothing in "
+                    "evaluation; lower 'density_weight' or raise 'init_density'",
+                    stacklevel=2,
+                )
+
+    def _reseed(self, stage: int, batch_idx: int) -> None:
+        epoch = self.trainer.current_epoch if stage == 0 else 0
+        place = (self.hparams["seed"], self.global_rank, stage, epoch, batch_idx)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+
+
+def densities(runs: Recorder) -> dict[str, Tensor]:
+    """Each head's densities, averaged over the graphs of a batch.
+
+    Returns:
+        ``expected_density/layer{l}/head{h}`` (as learned, exploration left out) and
+        ``density/layer{l}/head{h}`` (as sampled), scalars.
+    """
+    values: dict[str, Tensor] = {}
+    for layer, layer_runs in enumerate(runs.by_layer().values()):
+        expected = torch.cat([run.sbm.expected_density().detach() for run in layer_runs]).mean(0)
+        sampled = torch.cat([run.graph.density() for run in layer_runs]).float().mean(0)
+        for head in range(expected.numel()):
+            values[f"expected_density/layer{layer}/head{head}"] = expected[head].float()
+            values[f"density/layer{layer}/head{head}"] = sampled[head]
+    return values

@@ -1,0 +1,68 @@
+"""The two pictures of a run folder."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from sbmgraph.data import collate
+from sbmgraph.record import Run, record
+from sbmgraph.training.data import SequenceDataModule
+from sbmgraph.training.module import SequenceClassifier
+from sbmgraph.training.run import write_atomically
+from sbmgraph.viz.adjacency import plot_sampled
+
+
+def draw_density(folder: Path) -> None:
+    """Draws every head's density over training to ``density.png``, where there is any: lines as
+    expected, dots as sampled."""
+    metrics = pd.read_csv(folder / "metrics.csv")
+    prefix = "train/expected_density/"
+    heads = [column.removeprefix(prefix) for column in metrics if column.startswith(prefix)]
+    if not heads:
+        return
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    ax = figure.subplots()
+    for number, head in enumerate(heads):
+        rows = metrics[metrics[prefix + head].notna()]
+        label, color = head.replace("/", ", "), f"C{number % 10}"
+        ax.plot(rows["step"] + 1, rows[prefix + head], color=color, label=label)
+        ax.plot(rows["step"] + 1, rows[f"train/density/{head}"], ".", ms=2, color=color, alpha=0.4)
+    ax.set(xlabel="optimizer steps", ylabel="density: expected (line), sampled (dots)")
+    ax.set_ylim(bottom=0)
+    ax.grid(alpha=0.3)
+    figure.legend(loc="outside right center", fontsize="small")
+    _save(figure, folder / "density.png")
+
+
+def draw_graph(model: SequenceClassifier, data: SequenceDataModule, folder: Path) -> None:
+    """Draws the graph that one head samples on one test input to ``graph.png``, tokens sorted by
+    block; the head is the one whose density is the nearest to a quarter, which shows most."""
+    batch = collate([data.datasets["test"][0]])
+    model.cpu().eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), record(model.model) as runs:
+        torch.manual_seed(0)
+        model(batch)
+    if not len(runs):
+        return
+    run, head = _clearest(list(runs))
+    figure = Figure(figsize=(5.4, 4.6), layout="constrained")
+    ax = figure.subplots()
+    plot_sampled(run.graph, run.sbm, head=head, ax=ax)
+    figure.suptitle(f"{run.name}, head {head}", fontsize="small")
+    _save(figure, folder / "graph.png")
+
+
+def _clearest(runs: list[Run]) -> tuple[Run, int]:
+    heads = [(run, head) for run in runs for head in range(run.graph.heads)]
+    return min(heads, key=lambda item: abs(float(item[0].graph.density()[0, item[1]]) - 0.25))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=130)
+    write_atomically(path, image.getvalue())
