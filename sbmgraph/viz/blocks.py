@@ -146,7 +146,7 @@ def plot_block_graph(
         strength = weight / heaviest
         nx.draw_networkx_edges(
             part, position, edgelist=[(source, target)], nodelist=blocks, node_size=size, ax=ax,
-            width=0.3 + 4 * strength, alpha=0.15 + 0.7 * strength,
+            width=0.3 + 4 * strength, alpha=0.25 + 0.6 * strength,
             edge_color=block_color(source), connectionstyle="arc3,rad=0.12",
             arrowsize=6 + 6 * strength,
         )  # fmt: skip

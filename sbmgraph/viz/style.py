@@ -11,6 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
 MEMBERSHIP_CMAP = "viridis"
@@ -79,10 +80,9 @@ def new_axes(ax: Axes | None, figsize: tuple[float, float] = (5.0, 4.0)) -> Axes
         ValueError: If ``ax`` is something else.
     """
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     if ax is None:
-        return Figure(figsize=figsize, layout="constrained").add_subplot()
+        return _new_figure(figsize).add_subplot()
     if not isinstance(ax, Axes):
         raise ValueError(f"'ax' must be a matplotlib Axes, got {type(ax).__name__}")
     return ax
@@ -97,15 +97,22 @@ def new_grid(
         ValueError: If ``ax`` has another number of Axes.
     """
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     if ax is None:
-        figure = Figure(figsize=(cell[0] * columns, cell[1] * rows), layout="constrained")
+        figure = _new_figure((cell[0] * columns, cell[1] * rows))
         return figure.subplots(rows, columns, squeeze=False)
     axes = np.asarray(ax, dtype=object)
     if axes.size != rows * columns or not all(isinstance(part, Axes) for part in axes.flat):
         raise ValueError(f"'ax' must hold {rows}×{columns} matplotlib Axes, got {ax!r}")
     return axes.reshape(rows, columns)
+
+
+def _new_figure(figsize: tuple[float, float]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=figsize, layout="compressed")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.1)  # type: ignore[union-attr]
+    return figure
 
 
 def set_title(ax: Axes, title: str, note: str = "", pad: float = 6.0) -> None:
@@ -154,8 +161,8 @@ def draw_block_bars(
     scale = ax.figure.dpi_scale_trans
     shift = 6 / 72
     pair = (ax.transData, ax.transAxes) if top else (ax.transAxes, ax.transData)
-    offset = (0, shift) if top else (shift, 0)
-    transform = blended_transform_factory(*pair) + ScaledTranslation(*offset, scale)
+    offset = ScaledTranslation(0 if top else shift, shift if top else 0, scale)
+    transform = blended_transform_factory(*pair) + offset
     total, start = int(np.sum(sizes)), 0
     style: dict[str, Any] = {"lw": 8, "solid_capstyle": "butt", "clip_on": False}
     for block, size in zip(np.asarray(blocks).tolist(), np.asarray(sizes).tolist(), strict=True):
@@ -167,7 +174,7 @@ def draw_block_bars(
         if size >= 0.06 * total:
             centre = start + size / 2
             ax.text(
-                centre if top else 1, 1 if top else centre, str(block), transform=transform, ha="center", va="center_baseline",
-                fontsize=6, color="white", weight="bold",
+                centre if top else 1, 1 if top else centre, str(block), transform=transform,
+                ha="center", va="center_baseline", fontsize=6, color="white", weight="bold",
             )  # fmt: skip
         start += size
