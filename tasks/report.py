@@ -43,7 +43,7 @@ def report(
     Args:
         run: A run folder, as `tasks/lra.py fit` leaves it.
         out: The page (default: report.html in the run folder).
-        inputs: Which items of the split to show (default: eight of different lengths).
+        inputs: Which items of the split to show (default: eight, from the longest to the shortest).
         split: train, val or test.
         texts: Own inputs instead: ListOps expressions, or texts for the byte tasks.
         layers: Which layers to show (default: all).
@@ -88,7 +88,7 @@ def _from_split(
     dataset = data.datasets[split]
     if wanted is None:
         by_length = np.argsort(dataset.lengths, kind="stable")
-        places = np.linspace(0, len(dataset) - 1, min(8, len(dataset))).round().astype(int)
+        places = np.linspace(len(dataset) - 1, 0, min(8, len(dataset))).round().astype(int)
         wanted = by_length[places].tolist()
     shown = []
     for index in wanted:

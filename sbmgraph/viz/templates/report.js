@@ -26,8 +26,7 @@ const whole = (x) => Math.round(x).toLocaleString("en");
 const escape = (text) => String(text).replace(/[&<>]/g, (c) => `&#${c.charCodeAt(0)};`);
 const keyOf = (s) => `${s.input}-${s.layer}-${s.head}`;
 const infoOf = (s) => index.views[keyOf(s)];
-const layerName = (number) => `layer ${number}`;
-const headName = (layer, head) => `layer ${layer}, head ${head}`;
+const headName = (layer, head) => `L${layer} H${head}`;
 
 // Data ///////////////////////////////////////////////////////////////////////////////////////////
 
@@ -145,6 +144,15 @@ function adjacencyTraces(view, xRange, yRange) {
   return { grids, zmax: Math.min(1, Math.max(grids[1].largest, top)) || 1 };
 }
 
+/** Ticks with the words themselves, where there are few enough to read. */
+function wordTicks(order, offset = 0.5) {
+  const { words } = index.inputs[state.input];
+  if (index.image || order.length > 40) return { tickmode: "auto" };
+  const places = Array.from(order, (_, i) => i + offset);
+  const labels = Array.from(order, (token) => escape(String(words[token]).slice(0, 8)));
+  return { tickmode: "array", tickvals: places, ticktext: labels, tickangle: order.length > 12 ? -60 : 0 };
+}
+
 function blockMarks(view) {
   const { order } = view.info;
   const shapes = [];
@@ -182,12 +190,14 @@ function drawAdjacency(view) {
     colorbar: { title: { text: "edge density", side: "right" }, thickness: 11, tickformat: ".1~%", outlinewidth: 0 },
   }));
   const axis = { ...AXIS, showgrid: false, range: xRange, autorange: false, mirror: true, showline: true };
+  const across = { ...axis, ...wordTicks(view.keyOrder.data), title: { text: "key, sorted by block" } };
+  const down = { ...axis, ...wordTicks(view.queryOrder.data), range: yRange };
   const layout = {
     font: FONT, margin: { l: 56, r: 10, t: 44, b: 44 }, shapes: blockMarks(view), dragmode: "zoom",
-    xaxis: { ...axis, domain: [0, 0.485], title: { text: "key, sorted by block" } },
-    xaxis2: { ...axis, domain: [0.51, 0.995], matches: "x", title: { text: "key, sorted by block" } },
-    yaxis: { ...axis, range: yRange, ticklabelstandoff: 9, title: { text: "query, sorted by block" } },
-    yaxis2: { ...axis, range: yRange, matches: "y", anchor: "x2", showticklabels: false },
+    xaxis: { ...across, domain: [0, 0.485] },
+    xaxis2: { ...across, domain: [0.51, 0.995], matches: "x" },
+    yaxis: { ...down, ticklabelstandoff: 9, title: { text: "query, sorted by block" } },
+    yaxis2: { ...down, matches: "y", anchor: "x2", showticklabels: false },
     annotations: ["sampled", "expected"].map((name, i) => ({
       text: `<b>${name}</b> ${density(i ? info.expected : info.sampled)}`, showarrow: false,
       xref: "paper", yref: "paper", x: i ? 0.7525 : 0.2425, y: 1.04, yanchor: "bottom",
@@ -380,7 +390,7 @@ function describeToken(view, token) {
     if (!view.weight.data[entry]) break;
     const weight = (view.weight.data[entry] / 255) * view.largest.data[token];
     const key = view.neighbour.data[entry];
-    strongest.push(`${key} ${quote(words[key])}${info.attention ? " " + percent(weight) : ""}`);
+    strongest.push(`${key} ${quote(words[key])}${info.attention ? " " + percent(weight, 0) : ""}`);
   }
   $("token-info").textContent =
     `Token ${token} ${quote(words[token])}: block ${view.queryBlock[token]} as query, ` +
@@ -492,6 +502,7 @@ function drawMemberships(view) {
     hovertemplate: "token %{x:.0f}, block %{customdata}: %{z:.3f}<extra></extra>",
     colorbar: { title: { text: "membership", side: "right" }, thickness: 11, outlinewidth: 0 },
   }));
+  const inOrder = Array.from({ length: info.queries }, (_, token) => token);
   const few = ranked.length <= 16;
   const axis = {
     ...AXIS, showgrid: false, autorange: "reversed", tickmode: "array",
@@ -500,7 +511,7 @@ function drawMemberships(view) {
   };
   Plotly.react($("memberships"), traces, {
     font: FONT, margin: { l: 62, r: 10, t: 30, b: 40 },
-    xaxis: { ...AXIS, showgrid: false, title: { text: "token" }, anchor: "y2" },
+    xaxis: { ...AXIS, ...wordTicks(inOrder, 0), showgrid: false, title: { text: "token" }, anchor: "y2" },
     yaxis: { ...axis, domain: [0.53, 1], title: { text: "block, as queries" } },
     yaxis2: { ...axis, domain: [0, 0.47], title: { text: "block, as keys" } },
   }, CONFIG);
@@ -530,7 +541,7 @@ function thumbnail(layer, head) {
     context.fillRect(i % columns, Math.floor(i / columns), 1, 1);
   });
   const caption = document.createElement("span");
-  caption.textContent = `L${layer} H${head} · ${density(sampled)}`;
+  caption.textContent = `${headName(layer, head)} · ${density(sampled)}`;
   button.append(canvas, caption);
   button.onclick = () => select({ layer, head });
   return button;
@@ -595,7 +606,7 @@ function drawHistory() {
     const chosen = line.layer === state.layer && line.head === state.head;
     return {
       type: "scatter", mode: line.step.length > 1 ? "lines" : "markers", x: line.step, y: line.density,
-      name: `L${line.layer} H${line.head}`, opacity: chosen ? 1 : 0.45,
+      name: headName(line.layer, line.head), opacity: chosen ? 1 : 0.45,
       line: { color: PALETTE[i % PALETTE.length], width: chosen ? 3.2 : 1.3 },
       hovertemplate: "step %{x}: %{y:.1%}<extra>%{fullData.name}</extra>",
     };
