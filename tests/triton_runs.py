@@ -43,18 +43,27 @@ def run_interpreted(module: str) -> None:
 def compile_for_hopper(
     kernel: Any, types: dict[str, str], constants: dict[str, Any], num_warps: int
 ) -> str:
-    """The machine code of a kernel for an H100, which needs no GPU; arguments named neither in
-    ``types`` nor in ``constants`` are None."""
+    """PTX of a kernel that also assembles for an H100, for which no GPU is needed.
+
+    Pointers and the integers whose type ends in ``":16"`` are multiples of 16; arguments named
+    neither in ``types`` nor in ``constants`` are None.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     names = kernel.arg_names
-    constants = {name: constants.get(name) for name in names if name not in types}
+    types = {name: types[name] for name in names if name in types and name not in constants}
+    aligned = [name for name, kind in types.items() if kind[0] == "*" or kind.endswith(":16")]
     source = ASTSource(
         fn=kernel,
-        signature={name: types.get(name, "constexpr") for name in names},
-        constexprs={(names.index(name),): value for name, value in constants.items()},
+        signature={name: types.get(name, "constexpr").removesuffix(":16") for name in names},
+        constexprs={
+            (position,): constants.get(name)
+            for position, name in enumerate(names)
+            if name not in types
+        },
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
     )
     target = GPUTarget("cuda", 90, 32)
     return triton.compile(source, target=target, options={"num_warps": num_warps}).asm["ptx"]

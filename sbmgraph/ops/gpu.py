@@ -105,7 +105,7 @@ def _forward_kernel(
 @triton.jit
 def _softmax_grad(score, lse, product, delta, edge, inside, seed, DROPOUT: tl.constexpr):
     """Weights after dropout, and the gradient of the scores, ``weight * (product - delta)``."""
-    weight = tl.where(inside & (score > float("-inf")), tl.exp(score - lse), 0.0)
+    weight = tl.where(inside & (score != float("-inf")), tl.exp(score - lse), 0.0)
     dropped = weight
     if DROPOUT > 0:
         dropped = _drop(weight, edge, seed, DROPOUT)
@@ -139,7 +139,8 @@ def _backward_query_kernel(
             tl.store(dbias + edge, ds, mask=inside)
         if dgate is not None:
             if LOGIT:
-                tl.store(dgate + edge, ds * score, mask=inside)
+                ds_score = tl.where(score == float("-inf"), 0.0, ds * score)
+                tl.store(dgate + edge, ds_score, mask=inside)
             else:
                 tl.store(dgate + edge, tl.minimum(tl.maximum(ds, -1.0), 1.0), mask=inside)
         acc += tl.sum(ds[:, None] * k, 0)

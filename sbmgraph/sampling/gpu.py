@@ -291,7 +291,7 @@ def _model(sbm: SBM) -> _Model:
 def _chunks(sbm: SBM, word_ptr: Tensor, total: int) -> list[tuple[int, int, int]]:
     if total <= MAX_WORDS:
         return [(0, sbm.num_queries, total)]
-    node_ptr = word_ptr[:: sbm.heads]
+    node_ptr = word_ptr[:: sbm.heads].contiguous()
     targets = torch.arange(0, total, MAX_WORDS, device=sbm.device)
     nodes = torch.cat(
         [torch.searchsorted(node_ptr, targets), targets.new_tensor([sbm.num_queries])]
@@ -314,7 +314,7 @@ def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Te
     if sbm.num_queries == 0 or sbm.num_keys == 0:
         return _no_edges(sbm)
     model = _model(sbm)
-    bound = _row_bound(sbm, exploration).view(-1)
+    bound = _row_bound(sbm, exploration).reshape(-1)
     is_dense = bound > MAX_BOUND[law]
     excess = torch.ones_like(bound)
     if law == "bernoulli":

@@ -1,0 +1,215 @@
+"""The Triton samplers: edges follow their law, on the GPU and interpreted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from sbmgraph import SBM, SampledGraph
+from tests.dense import dense_prob, random_sbm
+from tests.sampling import checks
+from tests.sampling.test_law import check_law, problem
+from tests.triton_runs import DEVICE, INTERPRETED, compile_for_hopper, kernel_test, run_interpreted
+
+gpu = pytest.importorskip("sbmgraph.sampling.gpu", exc_type=ImportError)
+
+SAMPLERS = {"fastrg": gpu.sample_fastrg, "dense": gpu.sample_dense}
+LAWS = ["bernoulli", "poisson"]
+
+
+def set_sizes(monkeypatch: pytest.MonkeyPatch, rows: int, draws: int, entries: int) -> None:
+    """Interpreted programs cost about the same whatever their width: few wide ones are faster."""
+    if INTERPRETED:
+        monkeypatch.setattr(gpu, "PROPOSAL_ROWS", rows)
+        monkeypatch.setattr(gpu, "PROPOSAL_DRAWS", draws)
+        monkeypatch.setattr(gpu, "READ_ENTRIES", entries)
+        monkeypatch.setattr(gpu, "TILE_ROWS", rows)
+
+
+@pytest.fixture
+def tall_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_sizes(monkeypatch, rows=8192, draws=8, entries=16384)
+
+
+@pytest.fixture
+def wide_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_sizes(monkeypatch, rows=64, draws=64, entries=512)
+
+
+def draw(sampler: Callable, sbm: SBM, law: str, exploration: float, seed: int) -> SampledGraph:
+    return checks.draw(sampler, sbm, law, exploration, seed, DEVICE)
+
+
+def repeat_queries(sbm: SBM, copies: int) -> SBM:
+    """Every query ``copies`` times: rows are independent, so copies are replicates."""
+    batch = sbm.query_batch
+    return SBM(
+        sbm.query_membership.repeat_interleave(copies, 0).float(),
+        sbm.key_membership.float(),
+        sbm.affinity.float(),
+        None if batch is None else batch.repeat_interleave(copies),
+        sbm.key_batch,
+    )
+
+
+def check_frequencies(
+    sampler: Callable, sbm: SBM, law: str, exploration: float, copies: int, seed: int = 17
+) -> None:
+    """A right sampler fails with a chance below 1e-6."""
+    graph = draw(sampler, repeat_queries(sbm, copies), law, exploration, seed)
+    key, query = graph.edge_index
+    present = torch.zeros(copies, sbm.num_queries, sbm.heads, sbm.num_keys, dtype=torch.bool)
+    present[query % copies, query // copies, graph.head, key] = True
+    prob = dense_prob(sbm, exploration)
+    if sbm.query_batch is not None:
+        prob = prob * (sbm.query_batch[:, None, None] == sbm.key_batch)
+    expected = prob if law == "bernoulli" else -torch.expm1(-prob)
+    check_law(present.flatten(1), expected.flatten())
+
+
+@kernel_test
+@pytest.mark.usefixtures("tall_programs")
+@pytest.mark.parametrize("density", [0.001, 0.05, 0.3, 0.97])
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("algorithm", SAMPLERS)
+def test_edge_frequencies(algorithm: str, law: str, density: float) -> None:
+    copies = 4000 if density < 0.01 else 1500
+    check_frequencies(SAMPLERS[algorithm], problem(density), law, 0.0, copies)
+
+
+@kernel_test
+@pytest.mark.usefixtures("tall_programs")
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("algorithm", SAMPLERS)
+def test_exploration_is_one_more_block(algorithm: str, law: str) -> None:
+    check_frequencies(SAMPLERS[algorithm], problem(0.1), law, 0.2, 1500)
+
+
+@kernel_test
+@pytest.mark.parametrize("algorithm", SAMPLERS)
+def test_frequencies_of_many_keys(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More keys than a word of the bitmap or a tile holds."""
+    set_sizes(monkeypatch, rows=1024, draws=32, entries=8192)
+    sbm = random_sbm(2, 201, 1, clusters=5, batch=False, scale=0.8)
+    check_frequencies(SAMPLERS[algorithm], sbm, "bernoulli", 0.01, 500)
+
+
+@kernel_test
+@pytest.mark.usefixtures("tall_programs")
+def test_the_check_catches_a_transposed_affinity() -> None:
+    sbm = problem(0.3)
+    turned = SBM.unchecked(
+        sbm.query_membership,
+        sbm.key_membership,
+        sbm.affinity.mT.contiguous(),
+        sbm.query_batch,
+        sbm.key_batch,
+    )
+
+    def wrong(sbm: SBM, *args) -> tuple[torch.Tensor, torch.Tensor]:
+        many = repeat_queries(turned, 1500)
+        return gpu.sample_fastrg(checks.move(many, DEVICE), *args)
+
+    with pytest.raises(AssertionError):
+        check_frequencies(wrong, sbm, "bernoulli", 0.0, 1500)
+
+
+@kernel_test
+@pytest.mark.usefixtures("wide_programs")
+@pytest.mark.parametrize("algorithm", SAMPLERS)
+def test_the_seed_decides(algorithm: str) -> None:
+    checks.check_seed(SAMPLERS[algorithm], DEVICE)
+    sbm = random_sbm(40, 30, dtype=torch.float32)
+    near, far = (draw(SAMPLERS[algorithm], sbm, "bernoulli", 0.1, s) for s in (5, 5 + 2**40))
+    assert near.num_edges != far.num_edges or not torch.equal(near.col, far.col)
+
+
+@kernel_test
+@pytest.mark.usefixtures("wide_programs")
+@pytest.mark.parametrize("algorithm", SAMPLERS)
+def test_a_graph_does_not_depend_on_those_behind_it(algorithm: str) -> None:
+    checks.check_independent_of_batch(SAMPLERS[algorithm], DEVICE)
+
+
+@kernel_test
+@pytest.mark.usefixtures("wide_programs")
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("algorithm", SAMPLERS)
+def test_the_way_work_is_cut_changes_nothing(
+    algorithm: str, law: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of the bitmap, tiles, spans, and (fastRG) sorting in place of the bitmap."""
+    sbm = random_sbm(11, 150, 2, clusters=3, scale=0.5, dtype=torch.float32)
+    whole = draw(SAMPLERS[algorithm], sbm, law, 0.05, 3)
+    cuts = {"MAX_WORDS": 30, "TILE_SPAN": 64, "TILE_ROWS": 16}
+    if algorithm == "fastrg":
+        cuts = {"MAX_WORDS": 30, "MAX_BITMAP_KEYS": 4}
+    for name, value in cuts.items():
+        monkeypatch.setattr(gpu, name, value)
+        cut = draw(SAMPLERS[algorithm], sbm, law, 0.05, 3)
+        assert torch.equal(cut.rowptr, whole.rowptr), name
+        assert torch.equal(cut.col, whole.col), name
+
+
+@kernel_test
+@pytest.mark.parametrize("algorithm", SAMPLERS)
+def test_probabilities_above_one_are_certain(algorithm: str) -> None:
+    one = torch.ones(3, 1, 1)
+    sbm = SBM(one, one, torch.full((1, 1, 1), 3.0))
+    assert draw(SAMPLERS[algorithm], sbm, "bernoulli", 0.0, 1).num_edges == 9
+
+
+@kernel_test
+@pytest.mark.parametrize("algorithm", SAMPLERS)
+@pytest.mark.parametrize("sizes", [([0], [0]), ([2], [0]), ([0], [2]), ([0, 2, 1], [3, 0, 1])])
+def test_empty_graphs(algorithm: str, sizes: tuple[list[int], list[int]]) -> None:
+    queries, keys = (torch.tensor(x) for x in sizes)
+    batch = torch.arange(len(queries))
+    sbm = SBM.unchecked(
+        torch.ones(int(queries.sum()), 2, 1),
+        torch.ones(int(keys.sum()), 2, 1),
+        torch.ones(2, 1, 1),
+        batch.repeat_interleave(queries),
+        batch.repeat_interleave(keys),
+        len(batch),
+    )
+    graph = draw(SAMPLERS[algorithm], sbm, "bernoulli", 0.0, 1)
+    assert graph.num_edges == 2 * int((queries * keys).sum())
+
+
+if not INTERPRETED:
+
+    def test_in_tritons_interpreter() -> None:
+        run_interpreted(__file__)
+
+    TYPES = (
+        dict.fromkeys(["rate", "member", "cumulative", "excess"], "*fp32")
+        | dict.fromkeys(
+            ["graph", "query_ptr", "key_ptr", "start_ptr", "word_ptr", "rowptr"], "*i64"
+        )
+        | dict.fromkeys(["tile_ptr", "tile_graph"], "*i64")
+        | dict.fromkeys(["table", "out", "bits"], "*i32")
+        | dict.fromkeys(["heads", "num_keys", "num_graphs", "first_row", "last_row"], "i32")
+        | dict.fromkeys(["first_node", "last_node"], "i32")
+        | {"clusters": "i32:16", "exploration": "fp32", "seed": "i64", "chosen": "*u8"}
+    )
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("mode", [gpu.BITS, gpu.COUNT, gpu.LIST])
+    def test_proposals_compile_for_an_h100(mode) -> None:
+        sizes = {"ROWS": gpu.PROPOSAL_ROWS, "DRAWS": gpu.PROPOSAL_DRAWS, "K": 4}
+        constants = {**sizes, "THIN": True, "MODE": mode.value}
+        types = TYPES if mode.value == gpu.BITS.value else {**TYPES, "out": "*i64"}
+        code = compile_for_hopper(gpu._propose_kernel, types, constants, 1)
+        assert ("red.global" in code or "atom.global" in code) == (mode.value == gpu.BITS.value)
+
+    @pytest.mark.slow
+    def test_dense_and_reading_compile_for_an_h100() -> None:
+        tile = {"ROWS": gpu.TILE_ROWS, "KEYS": gpu.TILE_KEYS, "SPAN": gpu.TILE_SPAN, "K": 32}
+        code = compile_for_hopper(gpu._dense_kernel, TYPES, {**tile, "POISSON": False}, 4)
+        assert "fma.rn.f32" in code
+        constants = {"ROWS": 4, "WORDS": 128, "FILL": True}
+        code = compile_for_hopper(gpu._read_kernel, TYPES, constants, 4)
+        assert "popc.b32" in code
