@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
-RUN ?= runs/listops_quick
+RUN ?= runs/listops_quick/sbm/seed1
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_AR
 .PHONY: listops test test-all lint install ext bench report docs notebooks clean
 
 listops: $(VENV)/.train
-	$(BIN)/python tasks/lra.py quick --config tasks/configs/listops_quick.yaml
+	$(BIN)/python tasks/lra.py fit --config tasks/configs/listops_quick.yaml --overwrite true
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" -n 2
