@@ -141,16 +141,19 @@ function adjacencyTraces(view, xRange, yRange) {
   const cells = grids[0].z.flat();
   const exact = grids[0].x.length > 1 && grids[0].x[1] - grids[0].x[0] === 1;
   const top = exact ? 0 : cells.sort((a, b) => a - b)[Math.floor(0.995 * (cells.length - 1))];
-  return { grids, zmax: Math.min(1, Math.max(grids[1].largest, top)) || 1 };
+  return { grids, zmax: Math.min(1, Math.max(grids[1].largest, top, 1e-3)) };
 }
 
 /** Ticks with the words themselves, where there are few enough to read. */
-function wordTicks(order, offset = 0.5) {
+function wordTicks(order, tickangle, offset = 0.5) {
   const { words } = index.inputs[state.input];
   if (index.image || order.length > 40) return { tickmode: "auto" };
   const places = Array.from(order, (_, i) => i + offset);
   const labels = Array.from(order, (token) => escape(String(words[token]).slice(0, 8)));
-  return { tickmode: "array", tickvals: places, ticktext: labels, tickangle: order.length > 12 ? -60 : 0 };
+  return {
+    tickmode: "array", tickvals: places, ticktext: labels, tickfont: { size: 10 },
+    tickangle: order.length > 12 ? tickangle : 0,
+  };
 }
 
 function blockMarks(view) {
@@ -190,13 +193,16 @@ function drawAdjacency(view) {
     colorbar: { title: { text: "edge density", side: "right" }, thickness: 11, tickformat: ".1~%", outlinewidth: 0 },
   }));
   const axis = { ...AXIS, showgrid: false, range: xRange, autorange: false, mirror: true, showline: true };
-  const across = { ...axis, ...wordTicks(view.keyOrder.data), title: { text: "key, sorted by block" } };
-  const down = { ...axis, ...wordTicks(view.queryOrder.data), range: yRange };
+  const across = {
+    ...axis, ...wordTicks(view.keyOrder.data, -90), automargin: true,
+    title: { text: "key, sorted by block", standoff: 6 },
+  };
+  const down = { ...axis, ...wordTicks(view.queryOrder.data, 0), range: yRange };
   const layout = {
     font: FONT, margin: { l: 56, r: 10, t: 44, b: 44 }, shapes: blockMarks(view), dragmode: "zoom",
     xaxis: { ...across, domain: [0, 0.485] },
     xaxis2: { ...across, domain: [0.51, 0.995], matches: "x" },
-    yaxis: { ...down, ticklabelstandoff: 9, title: { text: "query, sorted by block" } },
+    yaxis: { ...down, ticklabelstandoff: 9, automargin: true, title: { text: "query, sorted by block", standoff: 6 } },
     yaxis2: { ...down, matches: "y", anchor: "x2", showticklabels: false },
     annotations: ["sampled", "expected"].map((name, i) => ({
       text: `<b>${name}</b> ${density(i ? info.expected : info.sampled)}`, showarrow: false,
@@ -511,7 +517,7 @@ function drawMemberships(view) {
   };
   Plotly.react($("memberships"), traces, {
     font: FONT, margin: { l: 62, r: 10, t: 30, b: 40 },
-    xaxis: { ...AXIS, ...wordTicks(inOrder, 0), showgrid: false, title: { text: "token" }, anchor: "y2" },
+    xaxis: { ...AXIS, ...wordTicks(inOrder, -90, 0), automargin: true, showgrid: false, anchor: "y2", title: { text: "token", standoff: 6 } },
     yaxis: { ...axis, domain: [0.53, 1], title: { text: "block, as queries" } },
     yaxis2: { ...axis, domain: [0, 0.47], title: { text: "block, as keys" } },
   }, CONFIG);
@@ -746,6 +752,7 @@ async function start() {
   $("next").onclick = () => step(1);
   for (const [name, draw] of [["direction", drawTokens], ["colour", drawTokens], ["mass", drawBlocks]])
     $(name).onchange = async () => draw(await viewOf(keyOf(state)));
+  if (index.image) $("colour").value = "none";
   await select({});
 }
 
