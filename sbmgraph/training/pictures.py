@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -40,9 +41,11 @@ def draw_density(folder: Path) -> None:
 
 
 def draw_graph(model: SequenceClassifier, data: SequenceDataModule, folder: Path) -> None:
-    """Draws the graph that one head samples on one test input to ``graph.png``, tokens sorted by
-    block; the head is the one whose density is the nearest to a quarter, which shows most."""
-    batch = collate([data.datasets["test"][0]])
+    """Draws the graph that one head samples on the longest test input to ``graph.png``, tokens
+    sorted by block; the head is the one whose density is the nearest to a quarter, which shows
+    most."""
+    dataset = data.datasets["test"]
+    batch = collate([dataset[int(np.argmax(dataset.lengths))]])
     model.cpu().eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]), record(model.model) as runs:
         torch.manual_seed(0)

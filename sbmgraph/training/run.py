@@ -100,7 +100,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = folder / "metrics.csv"
         self._rows: list[dict[str, Any]] = []
-        self._columns = ["epoch", "step"]
+        self._columns = ["step"]
 
     @property
     def name(self) -> str:
@@ -128,7 +128,8 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Appends a row."""
-        row = {**metrics, "step": step}
+        row = {key: value for key, value in metrics.items() if key != "epoch"}
+        row["step"] = 0 if step is None else step
         self._rows.append(row)
         new = sorted(set(row) - set(self._columns))
         if new or len(self._rows) == 1:
@@ -159,7 +160,7 @@ class MetricsFile(Logger):
         self._rows = [{k: v for k, v in row.items() if v} for row in found[:rows]]
         if not rows:
             return
-        used = {key for row in self._rows for key in row} | {"epoch", "step"}
+        used = {key for row in self._rows for key in row} | {"step"}
         self._columns = [column for column in columns if column in used]
         write_atomically(self.path, self._text(self._rows, header=True))
 
@@ -182,6 +183,11 @@ class KeepMetrics(Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Notes whether the run trains; evaluating a checkpoint leaves the file alone."""
         self._fitting = stage == "fit"
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Sets right the step that metrics are logged with: Lightning counts one too many when a
+        run goes on from the end of an epoch."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def state_dict(self) -> dict[str, Any]:
         """The number of rows."""
