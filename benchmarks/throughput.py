@@ -240,7 +240,8 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"{machine['python']}, torch {machine['torch']}, sbmgraph {machine['sbmgraph']}.",
         "",
         "Forward and backward of the paper's model size (2 layers, 2 heads, 64 channels), float32, "
-        "without dropout of attention weights, on random tokens; median of the steps after one warm-up, each cell in a process of its "
+        "without dropout of attention weights, on random tokens; median of the steps after one "
+        "warm-up, each cell in a process of its "
         "own. Untrained `sbm` samples a quarter of all edges; with `init_density=0.05` one in "
         "twenty. Sequences of a batch: "
         + "; ".join(f"{name} {_sizes(task)}" for name, task in report["tasks"].items())

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
         return write_results(runs_folder(argv[1:]))
     parser = ArgumentParser(prog=f"{PROGRAM} draw", description=draw.__doc__)
-    parser.add_function_arguments(draw)
+    parser.add_function_arguments(draw, as_positional=True)
     arguments = parser.parse_args(argv[1:])
     return draw(**arguments.as_dict())
 
