@@ -45,7 +45,8 @@ from sbmgraph.analysis import (
     sampled_matrix,
 )
 from sbmgraph.analysis.matrix import bin_edges, bin_means
-from sbmgraph.nn.conv import SBMConv
+from sbmgraph.graph import SampledGraph
+from sbmgraph.nn.conv import EdgeAttention
 from sbmgraph.ops import edge_attention
 from sbmgraph.record import Run, record
 from sbmgraph.viz.style import block_color
@@ -223,7 +224,7 @@ def _run(
     lengths = torch.tensor([t.numel() for t in item.documents], device=device)
     batch = torch.repeat_interleave(torch.arange(lengths.numel(), device=device), lengths)
     generator = torch.Generator().manual_seed(seed + number)
-    with _evaluating(model), torch.no_grad(), _layer_inputs(model) as received:
+    with _evaluating(model), torch.no_grad(), _attended(model) as received:
         try:
             with record(model) as runs:
                 scores = model(tokens, batch=batch, generator=generator)
@@ -248,15 +249,15 @@ def _evaluating(model: nn.Module) -> Generator[None, None, None]:
 
 
 @contextmanager
-def _layer_inputs(model: nn.Module) -> Generator[dict[nn.Module, Any], None, None]:
-    """Keeps the features that each SBM layer receives."""
-    received: dict[nn.Module, Any] = {}
+def _attended(model: nn.Module) -> Generator[dict[SampledGraph, tuple[Tensor, Tensor]], None, None]:
+    """Keeps the queries and keys that meet on each graph."""
+    received: dict[SampledGraph, tuple[Tensor, Tensor]] = {}
 
-    def keep(layer: nn.Module, args: tuple, kwargs: dict) -> None:
-        received[layer] = args[0] if args else kwargs["x"]
+    def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        received[kwargs["graph"]] = args[:2]
 
-    convs = [module for module in model.modules() if isinstance(module, SBMConv)]
-    handles = [conv.register_forward_pre_hook(keep, with_kwargs=True) for conv in convs]
+    attentions = [module for module in model.modules() if isinstance(module, EdgeAttention)]
+    handles = [module.register_forward_pre_hook(keep, with_kwargs=True) for module in attentions]
     try:
         yield received
     finally:
@@ -264,16 +265,14 @@ def _layer_inputs(model: nn.Module) -> Generator[dict[nn.Module, Any], None, Non
             handle.remove()
 
 
-def _attention_weights(run: Run, received: Mapping[nn.Module, Any]) -> Tensor | None:
-    """The attention weight of every edge of a recorded run; none for a layer of another kind."""
-    layer = run.layer
-    if not isinstance(layer, SBMConv) or layer not in received:
+def _attention_weights(
+    run: Run, received: Mapping[SampledGraph, tuple[Tensor, Tensor]]
+) -> Tensor | None:
+    """The attention weight of every edge of a recorded run; none where the layer attended over
+    more than its sampled graph."""
+    if run.graph not in received:
         return None
-    x = received[layer]
-    source, target = x if isinstance(x, tuple) else (x, x)
-    shape = (-1, layer.heads, layer.out_channels)
-    query = layer.lin_query(target).view(shape)
-    key = layer.lin_key(source).view(shape)
+    query, key = received[run.graph]
     _, weights = edge_attention(
         query, key, key[..., :1].contiguous(), run.graph, backend="pyg", return_weights=True
     )

@@ -19,8 +19,8 @@ from sbmgraph.analysis import biadjacency_matrix, block_mass, block_order, expec
 from sbmgraph.nn import SBMTransformer
 from sbmgraph.viz.report import (
     ReportInput,
+    _attended,
     _attention_weights,
-    _layer_inputs,
     density_history,
     head_view,
     report_html,
@@ -83,7 +83,7 @@ def recorded(model, tokens: torch.Tensor, seed: int = 0):
     """What the page records of its first input."""
     generator = torch.Generator().manual_seed(seed)
     model.eval()
-    with torch.no_grad(), _layer_inputs(model) as received, record(model) as runs:
+    with torch.no_grad(), _attended(model) as received, record(model) as runs:
         model(tokens, batch=torch.zeros_like(tokens), generator=generator)
         weights = [_attention_weights(run, received) for run in runs]
     return list(runs), weights
