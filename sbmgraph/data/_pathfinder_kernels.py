@@ -13,13 +13,14 @@ import numpy as np
 
 SIZE = 32
 PADDING = 1
-SEED_DISTANCE = 7
+SEED_DISTANCE = 7  # also in the table `beside`
 SEED_TRIES = 3
 PADDLE_TRIES = 3
 SNAKE_TRIES = 5
 OVERLAP = 1.8
 FREE = 0.3
-MIN_FREE_SHARE = 0.01
+MIN_FREE_PIXELS = 0.01 * SIZE * SIZE
+DEGREES = 360
 TARGET_CONTRAST = 1.5
 DISTRACTOR_CONTRAST = 2.0
 
@@ -72,6 +73,12 @@ def _meets(taken, kernel, y, x):
 
 
 @jit
+def _below(rng, bound):
+    """A uniform integer from 0 to ``bound - 1`` (far quicker to compile than ``rng.integers``)."""
+    return int(rng.random() * bound)
+
+
+@jit
 def _random_free(rng, taken, angle, tables):
     """A uniform pixel among those whose footprint meets nothing, or ``(-1, -1)``."""
     if not tables.sound[angle]:
@@ -86,7 +93,7 @@ def _random_free(rng, taken, angle, tables):
                 count += 1
     if count == 0:
         return -1, -1
-    pixel = found[rng.integers(0, count)]
+    pixel = found[_below(rng, count)]
     return pixel // SIZE, pixel % SIZE
 
 
@@ -97,6 +104,15 @@ def _plant(snake, angle, y, x, tables):
     snake[0], snake[1] = head_y + tables.behind[angle, 0], head_x + tables.behind[angle, 1]
     snake[2], snake[3], snake[4] = angle, y, x
     return _inside(head_y, head_x) and _inside(snake[0], snake[1])
+
+
+@jit
+def _choose(cumulated, value):
+    """The first index whose entry is above ``value``."""
+    for k in range(cumulated.shape[0]):
+        if cumulated[k] > value:
+            return k
+    return cumulated.shape[0] - 1
 
 
 @jit
@@ -117,7 +133,7 @@ def _extend(rng, canvas, taken, snake, contrast, tables):
     if total < 1e-4:
         return False
     for _ in range(PADDLE_TRIES):
-        k = np.searchsorted(cumulated, rng.random() * total, side="right")
+        k = _choose(cumulated, rng.random() * total)
         head_y, head_x = y + tables.step[k, 0], x + tables.step[k, 1]
         if _overlaps(taken, tables.mask[first + k], head_y, head_x):
             continue
@@ -129,46 +145,55 @@ def _extend(rng, canvas, taken, snake, contrast, tables):
 
 
 @jit
-def _blank(taken, border):
-    taken[:] = 0.0
-    taken[:border, :] = 1.0
-    taken[-border:, :] = 1.0
-    taken[:, :border] = 1.0
-    taken[:, -border:] = 1.0
+def _frame(taken, border):
+    """Marks a frame of so many pixels as taken, and nothing else."""
+    for y in range(SIZE):
+        for x in range(SIZE):
+            inner = border <= min(y, x) and max(y, x) < SIZE - border
+            taken[y, x] = 0.0 if inner else 1.0
 
 
 @jit
 def _seed_pair(rng, canvas, taken, snakes, tables):
     """Plants the two target snakes; whether that succeeded."""
-    _blank(taken, 2 * SEED_DISTANCE)
-    for trial in range(SEED_TRIES + 1):
-        angle = rng.integers(0, tables.reach.shape[0])
-        y, x = _random_free(rng, taken, angle, tables)
-        if trial == SEED_TRIES or y < 0:
-            return False
-        if _plant(snakes[0], angle, y, x, tables):
+    _frame(taken, 2 * SEED_DISTANCE)
+    if not _seed(rng, taken, snakes[0], tables):
+        return False
+    planted = False
+    for _ in range(SEED_TRIES):
+        angle = _below(rng, DEGREES)
+        beside = tables.beside[_below(rng, DEGREES)]
+        planted = _plant(
+            snakes[1], angle, snakes[0, 3] + beside[0], snakes[0, 4] + beside[1], tables
+        )
+        if planted:
             break
-    for trial in range(SEED_TRIES + 1):
-        angle = rng.integers(0, tables.reach.shape[0])
-        around = rng.integers(0, 360) * np.pi / 180
-        other_y = int(np.round(y + SEED_DISTANCE * np.sin(around)))
-        other_x = int(np.round(x + SEED_DISTANCE * np.cos(around)))
-        if trial == SEED_TRIES:
-            return False
-        if _plant(snakes[1], angle, other_y, other_x, tables):
-            break
-    _blank(taken, PADDING)
+    _frame(taken, PADDING)
     canvas[:] = 0.0
-    for snake in snakes:
-        _press(canvas, tables.ink[snake[2]], snake[3], snake[4], TARGET_CONTRAST)
-    return True
+    for i in range(2):
+        angle, y, x = snakes[i, 2], snakes[i, 3], snakes[i, 4]
+        _press(canvas, tables.ink[angle], y, x, TARGET_CONTRAST)
+    return planted
+
+
+@jit
+def _seed(rng, taken, snake, tables):
+    """Plants a snake's first paddle anywhere free; whether that succeeded."""
+    for _ in range(SEED_TRIES):
+        angle = _below(rng, DEGREES)
+        y, x = _random_free(rng, taken, angle, tables)
+        if y < 0:
+            return False
+        if _plant(snake, angle, y, x, tables):
+            return True
+    return False
 
 
 @jit
 def _grow_pair(rng, canvas, taken, snakes, length, tables):
     for _ in range(length - 1):
-        for snake in snakes:
-            if not _extend(rng, canvas, taken, snake, TARGET_CONTRAST, tables):
+        for i in range(2):
+            if not _extend(rng, canvas, taken, snakes[i], TARGET_CONTRAST, tables):
                 return False
     # Only the second snake's last paddle joins the mask, as in the original.
     _press(taken, tables.mask[snakes[1, 2]], snakes[1, 3], snakes[1, 4], 1.0)
@@ -176,18 +201,20 @@ def _grow_pair(rng, canvas, taken, snakes, length, tables):
 
 
 @jit
+def _free_pixels(taken):
+    count = 0
+    for y in range(SIZE):
+        for x in range(SIZE):
+            count += taken[y, x] <= FREE
+    return count
+
+
+@jit
 def _distractor(rng, canvas, taken, snake, length, tables):
     """Draws one distractor; whether it fits."""
-    if (taken <= FREE).mean() < MIN_FREE_SHARE:
+    if _free_pixels(taken) < MIN_FREE_PIXELS or not _seed(rng, taken, snake, tables):
         return False
-    for trial in range(SEED_TRIES + 1):
-        angle = rng.integers(0, tables.reach.shape[0])
-        y, x = _random_free(rng, taken, angle, tables)
-        if trial == SEED_TRIES or y < 0:
-            return False
-        if _plant(snake, angle, y, x, tables):
-            break
-    _press(canvas, tables.ink[snake[2]], y, x, DISTRACTOR_CONTRAST)
+    _press(canvas, tables.ink[snake[2]], snake[3], snake[4], DISTRACTOR_CONTRAST)
     for _ in range(length - 1):
         if not _extend(rng, canvas, taken, snake, DISTRACTOR_CONTRAST, tables):
             return False
@@ -196,16 +223,31 @@ def _distractor(rng, canvas, taken, snake, length, tables):
 
 
 @jit
+def _finish(canvas, first_marker, second_marker, out):
+    """Adds the markers, and scales the picture to 0 to 255."""
+    low, high = np.inf, 0.0
+    for y in range(SIZE):
+        for x in range(SIZE):
+            canvas[y, x] = max(canvas[y, x], first_marker[y, x], second_marker[y, x])
+            low, high = min(low, canvas[y, x]), max(high, canvas[y, x])
+    for y in range(SIZE):
+        for x in range(SIZE):
+            out[y * SIZE + x] = int((canvas[y, x] - low) * (255.0 / (high - low)) + 0.5)
+
+
+@jit
 def _picture(rng, contour_length, distractor_length, num_distractors, tables, out):
     """Draws one picture into ``out``; its label."""
-    label = rng.integers(0, 2)
+    label = _below(rng, 2)
     canvas = np.empty((SIZE, SIZE))
     taken = np.empty((SIZE, SIZE))
     snakes = np.empty((2, 5), np.int64)
+    tips = np.empty((2, 2), np.int64)
     while True:
         if not _seed_pair(rng, canvas, taken, snakes, tables):
             continue
-        tips = snakes[:, 3:].copy()
+        for i in range(2):
+            tips[i, 0], tips[i, 1] = snakes[i, 3], snakes[i, 4]
         if _grow_pair(rng, canvas, taken, snakes, contour_length, tables):
             break
     snake = np.empty(5, np.int64)
@@ -215,12 +257,11 @@ def _picture(rng, contour_length, distractor_length, num_distractors, tables, ou
             if _distractor(rng, new_canvas, new_taken, snake, distractor_length, tables):
                 canvas, taken = new_canvas, new_taken
                 break
-    start = rng.integers(0, 2)
+    start = _below(rng, 2)
     end = start if label == 1 else 1 - start
-    canvas = np.maximum(canvas, tables.marker[tips[start, 0], tips[start, 1]])
-    canvas = np.maximum(canvas, tables.marker[snakes[end, 3], snakes[end, 4]])
-    low, high = canvas.min(), canvas.max()
-    out[:] = ((canvas - low) * (255.0 / (high - low)) + 0.5).astype(np.uint8).ravel()
+    start_marker = tables.marker[tips[start, 0], tips[start, 1]]
+    end_marker = tables.marker[snakes[end, 3], snakes[end, 4]]
+    _finish(canvas, start_marker, end_marker, out)
     return label
 
 

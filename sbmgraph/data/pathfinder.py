@@ -36,6 +36,7 @@ Level = Literal["hard", "intermediate", "easy"]
 _CHUNK = 250
 _LENGTH = 2
 _MARGIN = 1
+_SEED_DISTANCE = 7
 _ANTIALIAS = 2
 _MARKER_RADIUS = 1.5
 _SIZE = 32
@@ -52,6 +53,7 @@ class Tables(NamedTuple):
     advance: np.ndarray  #: [A, 2], from a pivot to the next, along the angle.
     reach: np.ndarray  #: [360, 2], from the tail of a first paddle to its head.
     behind: np.ndarray  #: [360, 2], from the head of a first paddle back to its pivot.
+    beside: np.ndarray  #: [360, 2], from the tail of the first target snake to the second's.
     step: np.ndarray  #: [K, 2], from a pivot to the head of the next paddle.
     ink: np.ndarray  #: [A, P, P], stamps of paddles.
     mask: np.ndarray  #: [A, P, P], stamps of paddles with their margin.
@@ -198,6 +200,9 @@ def tables() -> Tables:
         advance=_displacement(angle, _LENGTH + 2 * _MARGIN),
         reach=_displacement(degrees, _LENGTH),
         behind=_displacement(_reverse(degrees), _LENGTH + _MARGIN),
+        beside=np.round(
+            _SEED_DISTANCE * np.stack([np.sin(degrees), np.cos(degrees)], axis=-1)
+        ).astype(np.int64),
         step=step,
         ink=ink,
         mask=mask,

@@ -97,7 +97,8 @@ def archive_files(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[s
     Raises:
         ValueError: If the archive is truncated or is none.
     """
-    with reading_archive(path), tarfile.open(path, "r|*") as archive:
+    # Not as a stream ("r|*"): tarfile takes a stream that is cut between two files for a whole one.
+    with reading_archive(path), tarfile.open(path, "r:*") as archive:
         for member in archive:
             file = archive.extractfile(member) if wanted(member.name) else None
             if file is not None:

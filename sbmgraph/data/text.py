@@ -86,9 +86,10 @@ def prepare_text(
     }
 
     def build(open_split) -> None:
-        files = _folder_files(folder) if folder.is_dir() else archive_files(archive, _is_review)
+        unpacked = folder.is_dir()
+        files = _folder_files(folder) if unpacked else archive_files(archive, _is_review)
         progress = tqdm(files, desc="text: reading reviews", total=4 * _OFFICIAL, unit="review")
-        splits = _split(dict(progress), validation, seed, folder)
+        splits = _split(dict(progress), validation, seed, folder if unpacked else archive)
         limits = {"train": limit_train, "val": limit_val, "test": limit_test}
         for split, reviews in splits.items():
             with open_split(split) as writer:

@@ -45,7 +45,7 @@ def test_official_archive(root, packed):
     assert splits["train"].vocab_size == 256
     assert splits["train"].max_length == 1024
     expected = np.concatenate([to_gray(batch(i)[b"data"]) for i in range(5)])
-    labels = sum([batch(i)[b"labels"] for i in range(5)], [])  # noqa: RUF017
+    labels = sum([batch(i)[b"labels"] for i in range(5)], [])
     assert (splits["train"].tokens.reshape(90, 1024) == expected[:90]).all()
     assert (splits["val"].tokens.reshape(10, 1024) == expected[90:]).all()
     assert [*splits["train"].labels, *splits["val"].labels] == labels
