@@ -72,14 +72,16 @@ def _one_minus_exp(x):
 
 
 @triton.jit
-def _prob(rate, member, row, vertex, mask, clusters, exploration, K: tl.constexpr):
-    """Edge probabilities of query vertices ``row`` and key vertices ``vertex``, where ``mask``."""
+def _prob(rate, member, row, vertex, mine, mask, clusters, exploration, K: tl.constexpr):
+    """Probabilities of the edges of query vertices ``row``, where ``mine``, and key vertices
+    ``vertex``, where ``mask``."""
     prob = tl.zeros(vertex.shape, tl.float32)
     for first in range(0, clusters, K):
         block = (first + tl.arange(0, K))[None, None, :]
-        wanted = mask[:, :, None] & (block < clusters)
-        w = tl.load(rate + row[:, :, None] * clusters + block, mask=wanted, other=0.0)
-        z = tl.load(member + vertex[:, :, None] * clusters + block, mask=wanted, other=0.0)
+        exists = block < clusters
+        w_mask, z_mask = mine[:, :, None] & exists, mask[:, :, None] & exists
+        w = tl.load(rate + row[:, :, None] * clusters + block, mask=w_mask, other=0.0)
+        z = tl.load(member + vertex[:, :, None] * clusters + block, mask=z_mask, other=0.0)
         prob += tl.sum(w * z, 2)
     return tl.minimum(prob + exploration, 1.0)
 
@@ -122,7 +124,7 @@ def _propose_kernel(
             doubtful = proposed & (u * factor >= 1)
             if tl.max(tl.max(doubtful.to(tl.int32), 1), 0) > 0:
                 vertex = (low + key) * heads + head
-                p = _prob(rate, member, row, vertex, doubtful, clusters, exploration, K)
+                p = _prob(rate, member, row, vertex, mine, doubtful, clusters, exploration, K)
                 proposed = proposed & (~doubtful | (u * _one_minus_exp(factor * p) < p))
         if MODE == BITS:
             tl.atomic_or(out + start + key // 32, 1 << (key % 32), mask=proposed, sem="relaxed")

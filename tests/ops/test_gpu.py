@@ -175,9 +175,14 @@ def test_edge_probabilities_equal_the_dense_product(clusters: int) -> None:
 
 
 @kernel_test
-@pytest.mark.parametrize("shape", [(6, 9, 2), (1, 30, 1), (70, 3, 3), (3, 0, 1)])
-def test_transpose_groups_edges_by_key_in_order(shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("shape", [(6, 9, 2), (1, 30, 1), (19, 3, 3), (3, 0, 1)])
+@pytest.mark.parametrize("algorithm", ["sorting", "counting"])
+def test_transpose_groups_edges_by_key_in_order(
+    shape: tuple[int, int, int], algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     n, m, heads = shape
+    if algorithm == "counting":
+        monkeypatch.setattr(gpu, "MIN_PARTS", 1)
     graph = checks.random_graph(n, m, heads, 0.3, torch.Generator().manual_seed(0)).to(DEVICE)
     colptr, row, perm = gpu.transpose(graph.rowptr, graph.col, heads, m)
     key, query = graph.edge_index
@@ -212,10 +217,11 @@ if not INTERPRETED:
     FLOATS = "query key value out lse grad delta dquery dkey dvalue dgate rate member weight dense"
     TYPES = (
         dict.fromkeys(FLOATS.split(), "*fp32")
-        | dict.fromkeys(["rowptr", "colptr", "perm", "ptr"], "*i64")
+        | dict.fromkeys(["rowptr", "colptr", "perm", "ptr", "table"], "*i64")
         | dict.fromkeys(["col", "row", "index"], "*i32")
         | dict.fromkeys(["d", "dv", "clusters"], "i32:16")
-        | {"heads": "i32", "scale": "fp32", "seed": "i64"}
+        | dict.fromkeys(["heads", "num_queries", "nodes", "parts"], "i32")
+        | {"scale": "fp32", "seed": "i64"}
     )
 
     @pytest.mark.slow
@@ -229,5 +235,6 @@ if not INTERPRETED:
             assert "ld.global.v4" in compile_for_hopper(kernel, TYPES, constants, warps)
         constants = gpu._cluster_meta(channels, torch.float32)
         warps = constants.pop("num_warps")
+        compile_for_hopper(gpu._transpose_kernel, TYPES, {"EDGES": 256, "PLACE": True}, 2)
         for kernel in (gpu._edge_prob_kernel, gpu._spmm_kernel):
             assert "ld.global.v4" in compile_for_hopper(kernel, TYPES, constants, warps)
