@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbmgraph.nn.baselines import MultiHeadAttention, PatternAttention
+from sbmgraph.nn.baselines import MultiHeadAttention
+from sbmgraph.nn.baselines.pattern import EdgePattern
 from sbmgraph.nn.baselines.ragged import make_padding, run_padded
 from sbmgraph.nn.models import BASELINES, MODELS, attention_options, build_attention, build_model
 
@@ -299,16 +300,16 @@ def test_reformer_package_hashes_padding():
 # The pattern ######################################################################################
 
 
-def dense_pattern(inner: PatternAttention, length: int) -> Tensor:
+def dense_pattern(pattern: EdgePattern, length: int) -> Tensor:
     """The pattern of one sequence by its definition, boolean [H, queries, keys]."""
-    out = torch.zeros(inner.heads, length, length, dtype=torch.bool)
+    out = torch.zeros(pattern.heads, length, length, dtype=torch.bool)
     for i in range(length):
-        near = range(max(i - inner.window, 0), min(i + inner.window, length - 1) + 1)
+        near = range(max(i - pattern.window, 0), min(i + pattern.window, length - 1) + 1)
         out[:, i, list(near)] = True
-        for h in range(inner.heads):
-            out[h, i, inner.random[i, h] * length // 2**31] = True
-    out[:, :, : inner.num_global] = True
-    out[:, : inner.num_global] = True
+        for h in range(pattern.heads):
+            out[h, i, pattern.random[i, h] * length // 2**31] = True
+    out[:, :, : pattern.num_global] = True
+    out[:, : pattern.num_global] = True
     return out
 
 
@@ -323,14 +324,14 @@ def dense_pattern(inner: PatternAttention, length: int) -> Tensor:
     ],
 )
 def test_pattern_has_the_edges_of_its_definition(options):
-    inner = make("pattern", **options).inner
+    pattern = make("pattern", **options).inner.pattern
     _, batch = ragged()
-    graph = inner.graph(sum(LENGTHS), batch)
+    graph = pattern.graph(sum(LENGTHS), batch, batch.device)
     dense = torch.zeros(HEADS, sum(LENGTHS), sum(LENGTHS), dtype=torch.bool)
     start = 0
     for length in LENGTHS:
         part = slice(start, start + length)
-        dense[:, part, part] = dense_pattern(inner, length)
+        dense[:, part, part] = dense_pattern(pattern, length)
         start += length
     query, head, key = dense.permute(1, 0, 2).nonzero().T
     assert torch.equal(graph.edge_index, torch.stack([key, query]))
@@ -344,7 +345,8 @@ def test_densities():
     query = x.view(-1, HEADS, CHANNELS // HEADS) * 3
     found = {name: module.density(query, query, batch) for name, module in inner.items()}
     assert found["full"] == 1
-    assert found["pattern"] == inner["pattern"].graph(len(x), batch).num_edges / pairs
+    edges = inner["pattern"].pattern.graph(len(x), batch, x.device).num_edges
+    assert found["pattern"] == edges / pairs
     weights = [
         inner["entmax"]._weights(part[None], part[None], None) for part in query.split(LENGTHS)
     ]
@@ -354,20 +356,21 @@ def test_densities():
 
 
 def test_pattern_is_fixed_by_its_seed():
-    graphs = [make("pattern", seed=i, num_random=8).inner.graph(100, None) for i in range(2)]
-    other = make("pattern", num_random=8, **{"seed": 0} | {"window": 3}).inner
-    assert torch.equal(graphs[0].col, graphs[1].col)
-    different = PatternAttention(HEADS, 8, 128, window=3, num_global=2, num_random=8, seed=1)
-    assert not torch.equal(different.graph(100, None).col, other.graph(100, None).col)
+    cpu = torch.device("cpu")
+    cols = [EdgePattern(2, 128, 3, 2, 8, seed).graph(100, None, cpu).col for seed in (0, 0, 1)]
+    assert torch.equal(cols[0], cols[1])
+    assert not torch.equal(cols[0], cols[2])
 
 
-def test_pattern_follows_the_batch():
-    inner = make("pattern").inner
-    first = inner.graph(20, None)
-    assert inner.graph(20, None) is first
+def test_pattern_follows_the_batch_and_serves_all_layers():
+    layers = [make("pattern", seed=i).inner for i in range(2)]
+    pattern, cpu = layers[0].pattern, torch.device("cpu")
+    assert layers[1].pattern is pattern
+    first = pattern.graph(20, None, cpu)
+    assert pattern.graph(20, None, cpu) is first
     split = torch.tensor([0] * 8 + [1] * 12)
-    assert inner.graph(20, split).num_edges < first.num_edges
-    assert torch.equal(inner.graph(20, None).col, first.col)
+    assert pattern.graph(20, split, cpu).num_edges < first.num_edges
+    assert torch.equal(pattern.graph(20, None, cpu).col, first.col)
 
 
 @pytest.mark.parametrize("name", ["linformer", "pattern"])
@@ -454,9 +457,7 @@ def test_attention_dropout_reaches_the_attention():
 
 
 def test_positions_have_their_own_scale():
-    model = build_model(
-        "full", vocab_size=500, num_classes=3, embedding_std=1.0, position_std=0.02
-    )
+    model = build_model("full", vocab_size=500, num_classes=3, embedding_std=1.0, position_std=0.02)
     assert 0.9 < model.token_embedding.weight.std() < 1.1
     assert 0.018 < model.position_embedding.weight.std() < 0.022
 

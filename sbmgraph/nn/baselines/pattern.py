@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -61,15 +62,9 @@ class PatternAttention(InnerAttention):
         check_positive_int("num_random", num_random, minimum=0)
         check_positive_int("seed", seed, minimum=0)
         check_range("dropout", dropout, 0.0, 1.0, high_open=True)
-        self.window = window
-        self.num_global = num_global
+        self.pattern = shared_pattern(heads, max_length, window, num_global, num_random, seed)
         self.dropout = dropout
         self.backend = backend
-        generator = torch.Generator().manual_seed(seed)
-        self.random: Tensor
-        random = torch.randint(2**_BITS, (max_length, heads, num_random), generator=generator)
-        self.register_buffer("random", random, persistent=False)
-        self._last: SampledGraph | None = None
 
     def forward(
         self,
@@ -79,12 +74,11 @@ class PatternAttention(InnerAttention):
         batch: Tensor | None,
         generator: torch.Generator | None,
     ) -> Tensor:
-        graph = self.graph(query.size(0), batch)
         out = edge_attention(
             query,
             key,
             value,
-            graph,
+            self.pattern.graph(query.size(0), batch, query.device),
             dropout=self.dropout,
             training=self.training,
             backend=self.backend,
@@ -94,25 +88,45 @@ class PatternAttention(InnerAttention):
     def density(self, query: Tensor, key: Tensor, batch: Tensor | None) -> float | None:
         lengths = sequence_lengths(batch, query.size(0), query.device)
         pairs = self.heads * int((lengths * lengths).sum())
-        return self.graph(query.size(0), batch).num_edges / max(pairs, 1)
+        graph = self.pattern.graph(query.size(0), batch, query.device)
+        return graph.num_edges / max(pairs, 1)
 
-    def graph(self, num_tokens: int, batch: Tensor | None) -> SampledGraph:
-        """The pattern on a batch; the last one is kept."""
+
+class EdgePattern:
+    """Makes the edges of :class:`PatternAttention`, whose arguments it shares."""
+
+    def __init__(
+        self,
+        heads: int,
+        max_length: int,
+        window: int,
+        num_global: int,
+        num_random: int,
+        seed: int,
+    ) -> None:
+        self.heads = heads
+        self.max_length = max_length
+        self.window = window
+        self.num_global = num_global
+        generator = torch.Generator().manual_seed(seed)
+        self.random = torch.randint(2**_BITS, (max_length, heads, num_random), generator=generator)
+        self._last: SampledGraph | None = None
+
+    def graph(self, num_tokens: int, batch: Tensor | None, device: torch.device) -> SampledGraph:
+        """The pattern on a batch; the last one is kept, for the next layer.
+
+        Raises:
+            ValueError: If a sequence is longer than the pattern.
+        """
         last = self._last
-        if last is None or not self._fits(last, num_tokens, batch):
-            self._last = last = self._make_graph(num_tokens, batch)
+        if last is None or not _is_over(last, num_tokens, batch, device):
+            self._last = last = self._make_graph(num_tokens, batch, device)
         return last
 
-    def _fits(self, graph: SampledGraph, num_tokens: int, batch: Tensor | None) -> bool:
-        if graph.num_queries != num_tokens or graph.device != self.random.device:
-            return False
-        if batch is None or graph.query_batch is None:
-            return batch is graph.query_batch
-        return torch.equal(graph.query_batch, batch)
-
     @torch.no_grad()
-    def _make_graph(self, num_tokens: int, batch: Tensor | None) -> SampledGraph:
-        device = self.random.device
+    def _make_graph(
+        self, num_tokens: int, batch: Tensor | None, device: torch.device
+    ) -> SampledGraph:
         lengths = sequence_lengths(batch, num_tokens, device)
         if int(lengths.max()) > self.max_length:
             raise ValueError(
@@ -136,6 +150,10 @@ class PatternAttention(InnerAttention):
     def _sparse_rows(self, position: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Candidate keys inside their sequence, and which of them are edges, each [T, H, C]; edges
         ascend along the last dimension. Global queries have none."""
+        self.random = self.random.to(position.device)
+        shape = (position.numel(), self.heads)
+        random = self.random[position] * length.view(-1, 1, 1) >> _BITS
+        random = random.int().sort(dim=-1).values
         position, length = position.int().view(-1, 1, 1), length.int().view(-1, 1, 1)
         low = (position - self.window).clamp(min=0)
         high = torch.minimum(position + self.window, length - 1)
@@ -143,10 +161,8 @@ class PatternAttention(InnerAttention):
             -self.window, self.window + 1, dtype=torch.int32, device=position.device
         )
         first = torch.arange(self.num_global, dtype=torch.int32, device=position.device)
-        random = (self.random[position.flatten()] * length >> _BITS).int().sort(dim=-1).values
         new = random >= self.num_global
         new[..., 1:] &= random[..., 1:] != random[..., :-1]
-        shape = (position.size(0), self.heads)
         candidates = (
             (first, (first < low) & (first < length)),
             (random, new & (random < low)),
@@ -173,3 +189,17 @@ class PatternAttention(InnerAttention):
         offset = (start[node[vertex]] - rowptr[vertex]).repeat_interleave(count)
         col[edge] = (edge + offset).int()
         return col
+
+
+shared_pattern = lru_cache(maxsize=16)(EdgePattern)
+"""The pattern of some arguments, one for all layers."""
+
+
+def _is_over(
+    graph: SampledGraph, num_tokens: int, batch: Tensor | None, device: torch.device
+) -> bool:
+    if graph.num_queries != num_tokens or graph.device != device:
+        return False
+    if batch is None or graph.query_batch is None:
+        return batch is graph.query_batch
+    return torch.equal(graph.query_batch, batch)
