@@ -250,7 +250,7 @@ def _draw(
     if colorbar:
         add_colorbar(image, ax, label, shrink=0.85)
     width = np.diff(matrix.query_edges).max(), np.diff(matrix.key_edges).max()
-    note = f"cells are means over {width[0]}×{width[1]} pairs" if matrix.binned else ""
+    note = f"cells: means over {width[0]}×{width[1]} pairs" if matrix.binned else ""
     density = _weighted_mean(matrix)
     set_title(ax, f"{kind}, density {percent(density)}", note, pad=15 if order is not None else 6)
     return ax

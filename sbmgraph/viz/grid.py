@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from sbmgraph._validate import check_positive_int
 from sbmgraph.analysis.density import Run, check_runs
 from sbmgraph.viz.adjacency import plot_sampled
 from sbmgraph.viz.style import blank, new_grid, set_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Plot = Callable[..., object]
 
@@ -64,20 +68,18 @@ def plot_grid(
     return axes
 
 
-def _plot_cell(plot: Plot, run: Run, head: int, graph: int, ax, last: bool) -> None:
+def _plot_cell(plot: Plot, run: Run, head: int, graph: int, ax: Axes, last: bool) -> None:
     if head >= run.sbm.heads:
         blank(ax, "", "no such head")
         return
     plot(run, head, graph, ax)
-    title = ax.get_title(loc="left")
-    set_title(ax, f"{run.name} · head {head}", title, pad=15)
-    ax.title.set_fontsize(8)
+    set_title(ax, f"head {head}, {ax.get_title(loc='left')}", pad=15)
+    ax.set_ylabel("" if head > 0 else f"{run.name}\n{ax.get_ylabel()}")
     if not last:
         ax.set_xlabel("")
-    if head > 0:
-        ax.set_ylabel("")
 
 
-def _plot_sampled_cell(run: Run, head: int, graph: int, ax) -> None:
+def _plot_sampled_cell(run: Run, head: int, graph: int, ax: Axes) -> None:
     plot_sampled(run.graph, run.sbm, head, graph, max_size=160, colorbar=False, ax=ax)
-    ax.set_title(ax.get_title(loc="left").replace("sampled, ", ""), loc="left")
+    title = ax.get_title(loc="left").replace("sampled, ", "").replace("cells: ", "")
+    set_title(ax, title, pad=15)

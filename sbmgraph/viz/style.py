@@ -164,6 +164,8 @@ def draw_block_bars(
     offset = ScaledTranslation(0 if top else shift, shift if top else 0, scale)
     transform = blended_transform_factory(*pair) + offset
     total, start = int(np.sum(sizes)), 0
+    window = ax.get_window_extent()
+    length = (window.width if top else window.height) * 72 / ax.figure.dpi
     style: dict[str, Any] = {"lw": 8, "solid_capstyle": "butt", "clip_on": False}
     for block, size in zip(np.asarray(blocks).tolist(), np.asarray(sizes).tolist(), strict=True):
         span = (start, start + size)
@@ -171,10 +173,11 @@ def draw_block_bars(
         bar = Line2D(x, y, color=block_color(block), transform=transform, **style)
         bar.set_gid(f"block-{block}-{side}")
         ax.add_artist(bar)
-        if size >= 0.06 * total:
+        if length * size / total >= 4.5 * len(str(block)) + 3:
             centre = start + size / 2
             ax.text(
                 centre if top else 1, 1 if top else centre, str(block), transform=transform,
-                ha="center", va="center_baseline", fontsize=6, color="white", weight="bold",
+                ha="center", va="center_baseline" if top else "center", fontsize=6,
+                color="white", weight="bold", rotation=0 if top else 270,
             )  # fmt: skip
         start += size

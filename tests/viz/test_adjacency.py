@@ -92,7 +92,7 @@ def test_large_inputs_are_binned_and_say_so(planted, rendered, max_size):
     axes = viz.plot_expected_and_sampled(sbm, sampled, max_size=max_size)
     for ax in axes:
         assert ax.images[0].get_array().shape == (max_size, max_size)
-        assert f"cells are means over {-(-48 // max_size)}×" in ax.get_title(loc="left")
+        assert f"cells: means over {-(-48 // max_size)}×" in ax.get_title(loc="left")
         assert ax.images[0].get_extent() == [0, 48, 48, 0]
         assert bars(ax, "top")[-1][2] == 48
     rendered(axes)

@@ -9,8 +9,9 @@ def test_one_picture_for_each_layer_and_head(runs, rendered):
     axes = viz.plot_grid(runs)
     assert axes.shape == (2, 1)
     for ax, run in zip(axes[:, 0], runs[:2], strict=True):
-        assert f"{run.name} · head 0" in ax.get_title(loc="left")
-        assert "density" in ax.get_title(loc="left")
+        density = 100 * float(run.graph.density())
+        assert ax.get_title(loc="left") == f"head 0, density {density:.3g} %"
+        assert ax.get_ylabel() == f"{run.name}\nquery, sorted by block"
         assert ax.images[0].get_array().sum() == run.graph.num_edges
     rendered(axes)
 
