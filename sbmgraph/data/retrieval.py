@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from sbmgraph.data.cache import load_or_build
@@ -123,4 +122,4 @@ def _bad_row(path: Path, line: int, reason: str) -> ValueError:
 def _chosen(path: Path, limit: int | None, seed: int) -> set[int]:
     with open(path, "rb") as file:
         total = sum(1 for _ in file)
-    return set(np.asarray(take(total, limit, seed)).tolist())
+    return set(take(total, limit, seed).tolist())
