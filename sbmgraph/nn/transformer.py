@@ -152,6 +152,7 @@ class Transformer(nn.Module):
         batch: Tensor | None = None,
         mask: Tensor | None = None,
         generator: torch.Generator | None = None,
+        position: Tensor | None = None,
     ) -> Tensor:
         r"""Class scores.
 
@@ -163,6 +164,8 @@ class Transformer(nn.Module):
             mask (Tensor, optional): Valid tokens of padded input, boolean of shape :obj:`[B, N]`.
                 (default: all)
             generator (torch.Generator, optional): Source of the sampling's seeds.
+            position (Tensor, optional): Position of every flat token in its sequence, of shape
+                :obj:`[T]`, where some tokens are left out. (default: consecutive from 0)
 
         Returns:
             Scores of shape :obj:`[B, num_classes]`; without pooling :obj:`[T, num_classes]`, or
@@ -183,8 +186,9 @@ class Transformer(nn.Module):
             )
         padded_mask = None
         if tokens.dim() == 2:
-            if batch is not None:
-                raise ValueError("'batch' must be None for padded input; use 'mask'")
+            if batch is not None or position is not None:
+                name = "batch" if batch is not None else "position"
+                raise ValueError(f"'{name}' must be None for padded input; use 'mask'")
             padded_mask, batch = flatten_mask(tokens.shape, mask, tokens.device)
             empty = ~padded_mask.any(dim=1)
             if bool(empty.any()):
@@ -201,7 +205,7 @@ class Transformer(nn.Module):
                 batch = torch.zeros_like(tokens)
             check_batch("batch", batch, tokens.numel(), tokens.device)
             num_sequences = count_graphs(batch)
-        features, batch = self.encode(tokens, batch, num_sequences, generator)
+        features, batch = self.encode(tokens, batch, num_sequences, generator, position)
         if self.pooling == "none":
             scores = self.classifier(features)
             if padded_mask is None:
@@ -224,13 +228,17 @@ class Transformer(nn.Module):
         batch: Tensor,
         num_sequences: int,
         generator: torch.Generator | None = None,
+        position: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Features [T, C] of flat tokens [T], and their sequence numbers; with ``"cls"`` pooling
         each sequence gets its extra token in front."""
         length = torch.bincount(batch, minlength=num_sequences)
         self._check_tokens(tokens, length)
-        start = length.cumsum(0) - length
-        position = torch.arange(tokens.numel(), device=tokens.device) - start[batch]
+        if position is None:
+            start = length.cumsum(0) - length
+            position = torch.arange(tokens.numel(), device=tokens.device) - start[batch]
+        else:
+            self._check_positions(position, tokens)
         x = self.token_embedding(tokens) + self.position_embedding(position)
         if self.cls is not None:
             order = torch.cat([torch.arange(num_sequences, device=batch.device), batch])
@@ -247,6 +255,18 @@ class Transformer(nn.Module):
         if self.pooling == "cls":
             return x[length.cumsum(0) - length]
         return sum_by_graph(x, batch, num_sequences) / length.unsqueeze(1)
+
+    def _check_positions(self, position: Tensor, tokens: Tensor) -> None:
+        if position.shape != tokens.shape or position.dtype != torch.int64:
+            raise ValueError(
+                f"'position' must be an int64 vector of {tokens.numel()} positions, "
+                f"got {describe(position)}"
+            )
+        low, high = int(position.min()), int(position.max())
+        if low < 0 or high >= self.max_length:
+            raise ValueError(
+                f"'position' must lie in [0, {self.max_length}), got values from {low} to {high}"
+            )
 
     def _check_tokens(self, tokens: Tensor, length: Tensor) -> None:
         if length.numel() == 0 or bool((length == 0).any()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -185,8 +186,7 @@ def main(argv: Sequence[str] | None = None, program: str = "tasks/lra.py") -> in
         asked = bool(argv) and argv[0] in ("-h", "--help")
         print(USAGE.format(program=program), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    _be_quiet()
     try:
         commands[argv[0]](argv, program)
     except (ValueError, FileNotFoundError) as error:
@@ -195,6 +195,14 @@ def main(argv: Sequence[str] | None = None, program: str = "tasks/lra.py") -> in
         print(f"{program}: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _be_quiet() -> None:
+    """Hides Lightning's messages about what is meant to be as it is."""
+    for message in ("does not have many workers", "Checkpoint directory .* exists", ".*LeafSpec"):
+        warnings.filterwarnings("ignore", f".*{message}.*")
+    for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
 
 
 def prepare(argv: list[str], program: str) -> None:
@@ -299,7 +307,6 @@ def _fit_one(cli: TaskCLI, command: str) -> dict[str, Any]:
         name=cli.config.name or cli.config.data.task,
         folder=str(folder),
         command=command,
-        options=dict(cli.datamodule.options),
     )
     if trainer.is_global_zero:
         write_json(folder / "summary.json", result)

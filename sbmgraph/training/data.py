@@ -82,6 +82,8 @@ class SequenceDataModule(L.LightningDataModule):
         num_workers: Processes that load batches.
         seed: Seed of the order of the training items.
         pin_memory: Whether batches lie in page-locked memory.
+        hide_zeros: Whether to leave out tokens with number 0, as the SBM-Transformer authors'
+            loader does in every task. No task here pads; in pixel tasks 0 is black.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -98,6 +100,7 @@ class SequenceDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         pin_memory: bool = False,
+        hide_zeros: bool = False,
     ) -> None:
         super().__init__()
         check_positive_int("batch_size", batch_size)
@@ -112,6 +115,7 @@ class SequenceDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.pin_memory = pin_memory
+        self.hide_zeros = hide_zeros
         self._datasets: dict[str, Any] | None = None
 
     @property
@@ -162,6 +166,12 @@ class SequenceDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[SequenceBatch]:
         """The test set."""
         return self._eval_loader("test")
+
+    def on_after_batch_transfer(
+        self, batch: SequenceBatch, dataloader_idx: int = 0
+    ) -> SequenceBatch:
+        """Leaves out zeros where asked to."""
+        return batch.without(0) if self.hide_zeros else batch
 
     def _eval_loader(self, split: str) -> DataLoader[SequenceBatch]:
         dataset = self.datasets[split]

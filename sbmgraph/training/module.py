@@ -4,6 +4,7 @@ the optimizer and its schedule, and the densities that every head is logged with
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -13,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
-from sbmgraph._validate import check_positive_int, check_range
+from sbmgraph._validate import check_choice, check_positive_int, check_range
 from sbmgraph.data import SequenceBatch
-from sbmgraph.nn.models import build_model
+from sbmgraph.nn.models import MODELS, build_model
 from sbmgraph.record import Recorder, record
 
 STAGES = ("train", "val", "test")
@@ -85,6 +86,8 @@ class SequenceClassifier(L.LightningModule):
         check_range("weight_decay", weight_decay, 0.0, float("inf"))
         check_range("density_weight", density_weight, 0.0, float("inf"))
         check_positive_int("warmup_steps", warmup_steps, 0)
+        for attention in options or {}:
+            check_choice("options", attention, MODELS)
         self.save_hyperparameters()
         self.model = build_model(
             name,
@@ -112,7 +115,7 @@ class SequenceClassifier(L.LightningModule):
 
     def forward(self, batch: SequenceBatch) -> Tensor:
         """Class scores of a batch: one row an item, or a token where tokens are labelled."""
-        return self.model(batch.tokens, batch.batch)
+        return self.model(batch.tokens, batch.batch, position=batch.positions)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The cross-entropy and the weighted expected density of a batch."""
@@ -157,13 +160,8 @@ class SequenceClassifier(L.LightningModule):
                 f"'warmup_steps' must be below the run's {steps} steps, "
                 f"got {hparams['warmup_steps']}"
             )
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=hparams["lr"],
-            total_steps=steps + 1,
-            pct_start=hparams["warmup_steps"] / (steps + 1),
-            anneal_strategy="linear",
-            cycle_momentum=False,
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, partial(one_cycle, warmup=hparams["warmup_steps"], steps=steps)
         )
         return {
             "optimizer": optimizer,
@@ -237,6 +235,12 @@ class SequenceClassifier(L.LightningModule):
         epoch = self.trainer.current_epoch if stage == 0 else 0
         place = (self.hparams["seed"], self.global_rank, stage, epoch, batch_idx)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+
+
+def one_cycle(step: int, warmup: int, steps: int) -> float:
+    """The learning rate of a step (from 0) as a share of the largest: it grows linearly to that in
+    ``warmup`` steps and then falls linearly, to 0 just after the last of ``steps``."""
+    return min((step + 1) / max(warmup, 1), (steps - step) / (steps - warmup))
 
 
 def densities(runs: Recorder) -> dict[str, Tensor]:

@@ -46,6 +46,7 @@ def draw_graph(model: SequenceClassifier, data: SequenceDataModule, folder: Path
     most."""
     dataset = data.datasets["test"]
     batch = collate([dataset[int(np.argmax(dataset.lengths))]])
+    batch = data.on_after_batch_transfer(batch)
     model.cpu().eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]), record(model.model) as runs:
         torch.manual_seed(0)

@@ -288,8 +288,8 @@ def summarize(
         ``density`` (a list over layers of lists over heads; :obj:`None` without SBM layers),
         ``expected_density`` likewise, ``mean_density`` (of a baseline: of the pairs that it
         weighs; :obj:`None` where it weighs none), ``val_accuracy``, ``parameters``, ``steps``,
-        ``batch_size`` (items of a step), ``seconds`` of training, ``peak_memory_bytes``,
-        ``device``, ``versions``, and ``extra``.
+        ``options`` (of the data), ``batch_size`` (items of a step), ``seconds`` of training,
+        ``peak_memory_bytes``, ``device``, ``versions``, and ``extra``.
     """
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
     best = trainer.checkpoint_callback
@@ -306,6 +306,7 @@ def summarize(
         "mean_density": metrics.get("test/density", _baseline_density(model, data)),
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": trainer.global_step,
+        "options": {**data.options, "hide_zeros": data.hide_zeros},
         "batch_size": data.batch_size * trainer.accumulate_grad_batches * trainer.world_size,
         "seconds": round(training_seconds(trainer), 1),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
@@ -335,6 +336,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def _baseline_density(model: SequenceClassifier, data: SequenceDataModule) -> float | None:
     batch = next(iter(data.test_dataloader())).to(model.device)
+    batch = data.on_after_batch_transfer(batch)
     values = baseline_densities(model, batch)
     return sum(values) / len(values) if values else None
 
