@@ -248,3 +248,94 @@ def uniform(key, counter):
     """Random number ``counter`` of stream ``key``, in [0, 1) with 53 bits."""
     z = mix(key + np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15))
     return np.float64(z >> np.uint64(11)) * 2.0**-53
+
+
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+@inline
+def stream(seed, a, b, c):
+    """The key of an independent stream of random numbers for three integers."""
+    golden = np.uint64(GOLDEN)
+    key = mix(seed + golden)
+    key = mix(key ^ (np.uint64(a) + golden))
+    key = mix(key ^ (np.uint64(b) + golden))
+    return mix(key ^ (np.uint64(c) + golden))
+
+
+@inline
+def random_bits(key, counter):
+    """Random uint64 number ``counter`` of stream ``key``."""
+    return mix(key + np.uint64(counter) * np.uint64(GOLDEN))
+
+
+@inline
+def log(x):
+    """The logarithm of a positive, normal float32; loops over it vectorise."""
+    # x = 2^n (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); coefficients as in Cephes' logf.
+    i = _as_int(x)
+    n = np.float32((i - np.int32(0x3F3504F3)) >> np.int32(23))
+    f = _as_float(i - (np.int32(n) << np.int32(23))) - np.float32(1.0)
+    z = f * f
+    p = np.float32(7.0376836292e-2)
+    p = p * f + np.float32(-1.1514610310e-1)
+    p = p * f + np.float32(1.1676998740e-1)
+    p = p * f + np.float32(-1.2420140846e-1)
+    p = p * f + np.float32(1.4249322787e-1)
+    p = p * f + np.float32(-1.6668057665e-1)
+    p = p * f + np.float32(2.0000714765e-1)
+    p = p * f + np.float32(-2.4999993993e-1)
+    p = p * f + np.float32(3.3333331174e-1)
+    return f + z * (f * p - np.float32(0.5)) + n * np.float32(0.6931471805599453)
+
+
+@intrinsic
+def _multiply(typing: Any, a: Any, rows: Any, b: Any, first: Any, depth: Any, out: Any) -> Any:
+    """``out[t, :] = sum of a[rows[t], k] * b[first + k, :]`` over ``k < depth``.
+
+    ``b`` has ``2 * LANES`` columns; the sums stay in registers.
+    """
+    signature = types.void(a, rows, b, first, depth, out)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        element = _element(a.dtype)
+        vector = ir.VectorType(element, LANES)
+        align = a.dtype.bitwidth // 8
+        integer = ir.IntType(64)
+        zero = ir.Constant(integer, 0)
+        cast = lambda k: context.cast(builder, args[k], sig.args[k], types.intp)  # noqa: E731
+        lefts = [
+            _row_pointer(context, builder, a, args[0], row, zero)
+            for row in _indices(context, builder, args[1], rows)
+        ]
+        right = _row_pointer(context, builder, b, args[2], cast(3), zero)
+        target = _row_pointer(context, builder, out, args[5], zero, zero)
+        zeros = ir.Constant(vector, [0.0] * LANES)
+        sums = [[cgutils.alloca_once_value(builder, zeros) for _ in range(2)] for _ in lefts]
+        undefined = ir.Constant(vector, ir.Undefined)
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        with cgutils.for_range_slice(builder, zero, cast(4), ir.Constant(integer, 1)) as (k, _):
+            base = builder.mul(k, ir.Constant(integer, 2 * LANES))
+            offsets = [base, builder.add(base, ir.Constant(integer, LANES))]
+            columns = [_load(builder, right, offset, vector, align) for offset in offsets]
+            for left, pair in zip(lefts, sums, strict=True):
+                scalar = builder.load(builder.gep(left, [k]))
+                first_ = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+                factor = builder.shuffle_vector(first_, undefined, lanes)
+                for column, total in zip(columns, pair, strict=True):
+                    product = builder.fmul(factor, column, flags=("contract",))
+                    value = builder.fadd(builder.load(total), product, flags=("contract",))
+                    builder.store(value, total)
+        position = 0
+        for pair in sums:
+            for total in pair:
+                offset = ir.Constant(integer, position)
+                place = _vector_at(builder, target, offset, vector)
+                builder.store(builder.load(total), place).align = align
+                position += LANES
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+multiply: Any = _multiply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +92,7 @@ def edge_attention(
     if scale is None:
         scale = max(query.size(-1), 1) ** -0.5
     wants_weight_gradient = return_weights and backend == "auto" and torch.is_grad_enabled()
-    run = edge_attention_pyg
+    run: Callable[..., Any] = edge_attention_pyg
     if backend != "pyg" and not wants_weight_gradient and fused.is_available(query.device.type):
         run = _edge_attention_fused
     gate = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
 
 import psutil
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from sbmgraph._validate import check_choice, check_range
 from sbmgraph.graph import SampledGraph, num_pairs
+from sbmgraph.ops.fused import is_available
 from sbmgraph.sampling import reference
 from sbmgraph.sbm import SBM
 
@@ -18,6 +21,9 @@ LAWS = ("bernoulli", "poisson")
 ALGORITHMS = ("auto", "fastrg", "dense")
 
 Sampler = Callable[[SBM, str, float, int], tuple[Tensor, Tensor]]
+
+KERNELS = {"cpu": "sbmgraph.sampling.cpu", "cuda": "sbmgraph.sampling.gpu"}
+"""The module that holds the compiled samplers of each device type."""
 
 BYTES_PER_EDGE = 32
 """Peak memory of an edge over sampling, attention and backward: its key in CSR, the transpose (row
@@ -116,8 +122,8 @@ def check_expected_edges(expected: float, possible: float, device: torch.device)
     if needed > available:
         raise ValueError(
             f"'sbm' must expect no more edges than memory holds, got {expected:.3g} expected edges "
-            f"({expected / max(possible, 1.0):.1%} density) that need about {needed / 2**30:.1f} GiB "
-            f"of {available / 2**30:.1f} GiB available on {device}: lower 'init_density' or set "
+            f"({expected / max(possible, 1.0):.1%} density) that need about {needed / 2**30:.1f} "
+            f"GiB of {available / 2**30:.1f} GiB available on {device}: lower 'init_density' or set "
             f"'max_density', use smaller batches or fewer heads, or raise the density penalty"
         )
 
@@ -126,4 +132,7 @@ def _sampler(sbm: SBM, algorithm: str, expected: float, possible: float) -> Samp
     """The code that runs ``algorithm`` where ``sbm`` lies."""
     if algorithm == "auto":
         algorithm = "fastrg" if expected < 0.2 * possible else "dense"
-    return {"fastrg": reference.sample_fastrg, "dense": reference.sample_dense}[algorithm]
+    module: ModuleType = reference
+    if is_available(sbm.device.type):
+        module = import_module(KERNELS[sbm.device.type])
+    return getattr(module, f"sample_{algorithm}")

@@ -1,0 +1,610 @@
+"""Both sampling algorithms as compiled CPU kernels.
+
+Random numbers are functions of (seed, graph, head, row or tile of rows, counter): a graph's sample
+depends neither on the number of threads nor on its batch-mates.
+
+Work is cut into *tiles*: rows (query vertices) of one head of one graph. A tile marks its edges in
+a bitmap, which merges repetitions and sorts, and reads it out into a buffer; at the end all rows
+are copied to their place in the CSR.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbmgraph._jit import (
+    LANES,
+    dot,
+    inline,
+    jit,
+    log,
+    mix,
+    multiply,
+    random_bits,
+    stream,
+    trailing_zeros,
+)
+from sbmgraph.ops.threads import CHUNKS_PER_THREAD, parallel_for
+from sbmgraph.sampling.reference import MAX_BOUND
+from sbmgraph.sbm import SBM
+
+TILE_ROWS = 512
+TILE_BITS = 2**22
+"""A tile's bitmap has at most this many bits (or one row); half a megabyte fits a core's cache."""
+
+PANEL = 2 * LANES
+"""Keys whose probabilities the dense algorithm computes at once."""
+
+DENSE_ROWS = 64
+HITS = 1024
+EXPONENTIALS = 256
+
+
+class Problem(NamedTuple):
+    """An SBM as arrays; vertices are numbered ``node * heads + head``."""
+
+    rate: np.ndarray  # [n * H, K], K padded to a multiple of LANES
+    member: np.ndarray  # [m * H, K]
+    query_ptr: np.ndarray  # [G + 1]
+    key_ptr: np.ndarray
+    graph: np.ndarray  # graph of each query node [n]
+    heads: int
+    clusters: int  # K before padding
+    exploration: float
+    seed: np.uint64
+
+
+def _problem(sbm: SBM, exploration: float, seed: int) -> Problem:
+    missing = -sbm.num_clusters % LANES
+
+    def padded(factor: Tensor) -> np.ndarray:
+        flat = factor.detach().flatten(0, 1)
+        flat = torch.nn.functional.pad(flat, (0, missing)) if missing else flat
+        return flat.contiguous().numpy()
+
+    query_ptr, key_ptr = sbm.query_ptr.numpy(), sbm.key_ptr.numpy()
+    graph = np.repeat(np.arange(sbm.num_graphs), np.diff(query_ptr))
+    return Problem(
+        padded(sbm.rate),
+        padded(sbm.key_membership),
+        query_ptr,
+        key_ptr,
+        graph,
+        sbm.heads,
+        sbm.num_clusters,
+        float(exploration),
+        np.uint64(seed),
+    )
+
+
+def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Tensor, Tensor]:
+    """fastRG by rows, as :func:`sbmgraph.sampling.reference.sample_fastrg`.
+
+    The proposals of a tile through one block are a Poisson process: its points fall on the rows
+    laid end to end, each as long as its rate, a unit exponential apart; the key of each is drawn
+    from the block's alias table, which stays in cache meanwhile.
+    """
+    problem = _problem(sbm, exploration, seed)
+    table, mass, largest = _block_tables(problem)
+    num_rows = problem.rate.shape[0]
+    excess = np.empty(num_rows)
+    bernoulli = law == "bernoulli"
+    parallel_for(
+        lambda start, stop: _row_excess(
+            start,
+            stop,
+            problem.rate,
+            problem.graph,
+            largest,
+            problem.heads,
+            problem.clusters,
+            problem.exploration,
+            MAX_BOUND[law],
+            bernoulli,
+            excess,
+        ),
+        _split(num_rows, 10_000),
+    )
+    order = _by_group(problem)
+    is_dense = excess[order] == 0
+    count = np.zeros(num_rows, np.int64)
+    parts = []
+    if is_dense.any():
+        parts += _dense_parts(problem, order[is_dense], law, count)
+        order = order[~is_dense]
+    tiles = _tiles(problem, order, TILE_ROWS, TILE_BITS)
+    parts += _collect(
+        _fastrg_tiles,
+        tiles,
+        order,
+        problem.rate,
+        problem.member,
+        problem.key_ptr,
+        excess,
+        table,
+        mass,
+        problem.heads,
+        problem.clusters,
+        problem.exploration,
+        problem.seed,
+        bernoulli,
+        count,
+    )
+    return _assemble(count, parts)
+
+
+def sample_dense(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Compares the probability of every pair with a random number, a panel of keys at a time."""
+    problem = _problem(sbm, exploration, seed)
+    count = np.zeros(problem.rate.shape[0], np.int64)
+    parts = _dense_parts(problem, _by_group(problem), law, count)
+    return _assemble(count, parts)
+
+
+# Work #############################################################################################
+
+
+class Part(NamedTuple):
+    """Edges that one thread found: of ``rows``, one row after the other."""
+
+    rows: np.ndarray
+    col: np.ndarray
+
+
+def _split(total: int, least: int) -> list[tuple[int, int]]:
+    """Equal ranges, several a thread, of at least ``least`` items where there are so many."""
+    threads = torch.get_num_threads()
+    chunks = min(threads * CHUNKS_PER_THREAD, max(total // max(least, 1), 1))
+    chunks = 1 if threads == 1 else chunks
+    edges = [total * i // chunks for i in range(chunks + 1)]
+    return [(a, b) for a, b in pairwise(edges) if a < b]
+
+
+def _by_group(problem: Problem) -> np.ndarray:
+    """All rows, in order of graph, head, node."""
+    rows = np.arange(problem.rate.shape[0])
+    if problem.query_ptr.size == 2:
+        return rows.reshape(-1, problem.heads).T.ravel()
+    group = np.repeat(problem.graph, problem.heads) * problem.heads + rows % problem.heads
+    return np.argsort(group, kind="stable")
+
+
+def _tiles(problem: Problem, rows: np.ndarray, most_rows: int, most_bits: int) -> np.ndarray:
+    """Cuts ``rows``, in order of graph, head, node, into tiles: [tiles, 5] of graph, head, first,
+    last, number of the tile in its graph and head."""
+    group = problem.graph[rows // problem.heads] * problem.heads + rows % problem.heads
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    sizes = np.diff(starts, append=rows.size)
+    graph, head = group[starts] // problem.heads, group[starts] % problem.heads
+    keys = np.diff(problem.key_ptr)[graph]
+    height = np.clip(most_bits // np.maximum(keys, 1), 1, most_rows)
+    tiles = -(-sizes // height)
+    which = np.repeat(np.arange(starts.size), tiles)
+    number = np.arange(which.size) - np.repeat(np.cumsum(tiles) - tiles, tiles)
+    first = starts[which] + number * height[which]
+    last = np.minimum(first + height[which], (starts + sizes)[which])
+    return np.stack([graph[which], head[which], first, last, number], axis=1)
+
+
+def _collect(
+    kernel: Callable[..., np.ndarray], tiles: np.ndarray, rows: np.ndarray, *args: Any
+) -> list[Part]:
+    """Runs ``kernel`` over ranges of tiles."""
+    parts: list[Part] = []
+
+    def work(start: int, stop: int) -> None:
+        col = kernel(start, stop, tiles, rows, *args)
+        parts.append(Part(rows[tiles[start, 2] : tiles[stop - 1, 3]], col))
+
+    parallel_for(work, _split(len(tiles), 1))
+    return parts
+
+
+def _assemble(count: np.ndarray, parts: list[Part]) -> tuple[Tensor, Tensor]:
+    rowptr = torch.zeros(count.size + 1, dtype=torch.int64)
+    np.cumsum(count, out=rowptr.numpy()[1:])
+    col = torch.empty(int(rowptr[-1]), dtype=torch.int32)
+    parallel_for(lambda rows, found: _copy_rows(rows, found, rowptr.numpy(), col.numpy()), parts)
+    return rowptr, col
+
+
+@jit
+def _copy_rows(rows, found, rowptr, col):
+    e = 0
+    for row in rows:
+        for target in range(rowptr[row], rowptr[row + 1]):
+            col[target] = found[e]
+            e += 1
+
+
+# fastRG ###########################################################################################
+
+
+def _block_tables(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For every graph, head and block: the alias table of its keys, their total membership and the
+    largest one."""
+    graphs, heads = problem.key_ptr.size - 1, problem.heads
+    table = np.empty((heads, problem.clusters, problem.key_ptr[-1], 2), np.int32)
+    mass = np.empty((graphs, heads, problem.clusters))
+    largest = np.empty((graphs, heads, problem.clusters))
+    groups = -(-problem.clusters // LANES)
+    size = max(table.size // 2, 1) // max(graphs * heads * groups, 1)
+    parallel_for(
+        lambda start, stop: _alias_tables(
+            start, stop, problem.member, problem.key_ptr, table, mass, largest
+        ),
+        _split(graphs * heads * groups, 20_000 // max(size, 1)),
+    )
+    return table, mass, largest
+
+
+@jit
+def _alias_tables(start, stop, member, key_ptr, table, mass, largest):
+    """Alias tables (Walker 1977; in one sweep as in Huebschle-Schneider and Sanders 2022) for
+    LANES blocks at a time. An entry is (threshold in units of 2^-31, alias)."""
+    heads, clusters = table.shape[0], table.shape[1]
+    groups = -(-clusters // LANES)
+    longest = 0
+    for g in range(key_ptr.size - 1):
+        longest = max(longest, key_ptr[g + 1] - key_ptr[g])
+    weight = np.empty((LANES, longest))
+    order = np.empty(longest, np.int32)
+    for unit in range(start, stop):
+        g, rest = unit // (heads * groups), unit % (heads * groups)
+        h, first = rest // groups, rest % groups * LANES
+        low = key_ptr[g]
+        m = key_ptr[g + 1] - low
+        width = min(LANES, clusters - first)
+        for j in range(m):
+            for b in range(width):
+                weight[b, j] = member[(low + j) * heads + h, first + b]
+        for b in range(width):
+            total, top = 0.0, 0.0
+            for j in range(m):
+                total += weight[b, j]
+                top = max(top, weight[b, j])
+            mass[g, h, first + b] = total
+            largest[g, h, first + b] = top
+            if total > 0:
+                _alias_table(weight[b, :m], m / total, order, table[h, first + b, low : low + m])
+
+
+@inline
+def _alias_table(weight, factor, order, table):
+    m = weight.size
+    light, heavy = 0, m
+    for j in range(m):
+        weight[j] *= factor
+        is_light = weight[j] < 1.0
+        order[light] = j
+        order[heavy - 1] = order[heavy - 1] if is_light else j
+        light += is_light
+        heavy -= not is_light
+    # ``order`` holds the light entries in front and the heavy ones, reversed, behind.
+    for k in range(heavy, m):
+        table[order[k], 0] = 2147483647
+        table[order[k], 1] = order[k]
+    if heavy == m:
+        for j in range(m):
+            table[j, 0] = 2147483647
+            table[j, 1] = j
+        return
+    k = m - 1
+    donor = order[k]
+    left = weight[donor]
+    for i in range(light):
+        j = order[i]
+        table[j, 0] = np.int32(weight[j] * 2147483647.0)
+        table[j, 1] = donor
+        left -= 1.0 - weight[j]
+        while left < 1.0 and k > heavy:
+            k -= 1
+            table[donor, 0] = np.int32(max(left, 0.0) * 2147483647.0)
+            table[donor, 1] = order[k]
+            donor = order[k]
+            left += weight[donor] - 1.0
+
+
+@jit
+def _row_excess(
+    start, stop, rate, graph, largest, heads, clusters, exploration, most, bernoulli, excess
+):
+    """How many proposals a row makes for each expected edge, so that thinning can leave the right
+    law; 0 where only the dense algorithm can."""
+    for r in range(start, stop):
+        g, h = graph[r // heads], r % heads
+        bound = exploration
+        for v in range(clusters):
+            bound += rate[r, v] * largest[g, h, v]
+        if bound > most:
+            excess[r] = 0.0
+        elif bernoulli and bound > 1e-12:
+            excess[r] = -math.log1p(-bound) / bound
+        else:
+            excess[r] = 1.0
+
+
+@inline
+def _refill(exponential, key, counter):
+    for i in range(exponential.size):
+        u = np.float32(random_bits(key, counter + i) >> np.uint64(40))
+        exponential[i] = -log((u + np.float32(0.5)) * np.float32(2.0**-24))
+
+
+@inline
+def _place(hits, count, table, m, key, counter, words, summary_words, bitmap, summary):
+    """Draws a key for every hit row and marks the edge. An empty table is the uniform one."""
+    for i in range(count):
+        x = np.float64(random_bits(key, counter + i) >> np.uint64(11)) * 2.0**-53 * m
+        j = np.int64(x)
+        if table.shape[0]:
+            kept = np.int64((x - j) * 2147483648.0) < table[j, 0]
+            j = j if kept else np.int64(table[j, 1])
+        word = j >> 6
+        bitmap[hits[i] * words + word] |= np.uint64(1) << np.uint64(j & 63)
+        summary[hits[i] * summary_words + (word >> 6)] |= np.uint64(1) << np.uint64(word & 63)
+
+
+@jit
+def _fastrg_tiles(
+    start,
+    stop,
+    tiles,
+    rows,
+    rate,
+    member,
+    key_ptr,
+    excess,
+    table,
+    mass,
+    heads,
+    clusters,
+    exploration,
+    seed,
+    bernoulli,
+    count,
+):
+    width = rate.shape[1]
+    uniform_table = np.empty((0, 2), np.int32)
+    hits = np.empty(HITS, np.int64)
+    exponential = np.empty(EXPONENTIALS, np.float32)
+    found = np.empty(1024, np.int32)
+    size = 0
+    bits, summary_bits, most_rows = 0, 0, 0
+    for tile in range(start, stop):
+        height = tiles[tile, 3] - tiles[tile, 2]
+        words = (key_ptr[tiles[tile, 0] + 1] - key_ptr[tiles[tile, 0]] + 63) >> 6
+        most_rows = max(most_rows, height)
+        bits = max(bits, height * words)
+        summary_bits = max(summary_bits, height * ((words + 63) >> 6))
+    bitmap = np.zeros(bits, np.uint64)
+    summary = np.zeros(summary_bits, np.uint64)
+    length = np.empty((clusters + 1, most_rows))
+    for tile in range(start, stop):
+        g, h, first, last = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2], tiles[tile, 3]
+        low = key_ptr[g]
+        m = key_ptr[g + 1] - low
+        height = last - first
+        if m == 0:
+            continue
+        words = (m + 63) >> 6
+        summary_words = (words + 63) >> 6
+        key = stream(seed, g, h, tiles[tile, 4])
+        gap_key = mix(key ^ np.uint64(1))
+        thin_key = mix(key ^ np.uint64(2))
+        for r in range(height):
+            row = rows[first + r]
+            for v in range(clusters):
+                length[v, r] = rate[row, v] * excess[row] * mass[g, h, v]
+            length[clusters, r] = exploration * excess[row] * m
+        _refill(exponential, gap_key, 0)
+        used, gaps, proposals = 1, EXPONENTIALS, 0
+        gap = np.float64(exponential[0])
+        for v in range(clusters + 1):
+            block = uniform_table if v == clusters else table[h, v, low : low + m]
+            waiting = 0
+            for r in range(height):
+                here = length[v, r]
+                while gap < here:
+                    hits[waiting] = r
+                    waiting += 1
+                    if waiting == HITS:
+                        _place(
+                            hits, HITS, block, m, key, proposals, words, summary_words,
+                            bitmap, summary,
+                        )  # fmt: skip
+                        proposals += HITS
+                        waiting = 0
+                    if used == EXPONENTIALS:
+                        _refill(exponential, gap_key, gaps)
+                        gaps += EXPONENTIALS
+                        used = 0
+                    gap += exponential[used]
+                    used += 1
+                gap -= here
+            _place(hits, waiting, block, m, key, proposals, words, summary_words, bitmap, summary)
+            proposals += waiting
+        if size + proposals > found.size:
+            larger = np.empty(max(2 * found.size, size + proposals), np.int32)
+            larger[:size] = found[:size]
+            found = larger
+        drawn = 0
+        for r in range(height):
+            row = rows[first + r]
+            before = size
+            for s in range(summary_words):
+                present = summary[r * summary_words + s]
+                summary[r * summary_words + s] = 0
+                while present:
+                    w = s * 64 + np.int64(trailing_zeros(present))
+                    present &= present - np.uint64(1)
+                    word = bitmap[r * words + w]
+                    bitmap[r * words + w] = 0
+                    while word:
+                        j = low + w * 64 + np.int64(trailing_zeros(word))
+                        word &= word - np.uint64(1)
+                        found[size] = j
+                        size += 1
+            if bernoulli:
+                c = excess[row]
+                kept = before
+                for e in range(before, size):
+                    u = np.float64(random_bits(thin_key, drawn) >> np.uint64(11)) * 2.0**-53
+                    drawn += 1
+                    keep = u * c < 1.0
+                    if not keep:
+                        vertex = np.int64(found[e]) * heads + h
+                        p = exploration + dot(rate, row, member, (vertex,), 0, width)[0]
+                        keep = u * (1.0 - math.exp(-c * p)) < p
+                    found[kept] = found[e]
+                    kept += keep
+                size = kept
+            count[row] = size - before
+    return found[:size].copy()
+
+
+# Dense ############################################################################################
+
+
+def _dense_parts(problem: Problem, rows: np.ndarray, law: str, count: np.ndarray) -> list[Part]:
+    panel_ptr = np.zeros_like(problem.key_ptr)
+    np.cumsum(-(-np.diff(problem.key_ptr) // PANEL), out=panel_ptr[1:])
+    depth = problem.rate.shape[1]
+    num_panels = int(panel_ptr[-1])
+    panels = np.empty((problem.heads * num_panels * depth, PANEL), problem.member.dtype)
+    parallel_for(
+        lambda start, stop: _pack_panels(
+            start, stop, problem.member, problem.key_ptr, panel_ptr, problem.heads, panels
+        ),
+        _split(problem.key_ptr.size - 1, 1) if problem.key_ptr.size > 2 else [(0, 1)],
+    )
+    tiles = _tiles(problem, rows, DENSE_ROWS, 2**62)
+    return _collect(
+        _dense_tiles,
+        tiles,
+        rows,
+        problem.rate,
+        panels,
+        problem.query_ptr,
+        problem.key_ptr,
+        panel_ptr,
+        problem.heads,
+        problem.rate.dtype.type(problem.exploration),
+        problem.seed,
+        law == "poisson",
+        count,
+    )
+
+
+@jit
+def _pack_panels(start, stop, member, key_ptr, panel_ptr, heads, panels):
+    """Lays the memberships of PANEL keys out as [K, PANEL], for each head and stretch of keys."""
+    depth = member.shape[1]
+    num_panels = panel_ptr[-1]
+    for g in range(start, stop):
+        for h in range(heads):
+            for p in range(panel_ptr[g + 1] - panel_ptr[g]):
+                base = (h * num_panels + panel_ptr[g] + p) * depth
+                low = key_ptr[g] + p * PANEL
+                width = min(PANEL, key_ptr[g + 1] - low)
+                for t in range(width):
+                    for k in range(depth):
+                        panels[base + k, t] = member[(low + t) * heads + h, k]
+                for t in range(width, PANEL):
+                    for k in range(depth):
+                        panels[base + k, t] = 0
+
+
+@inline
+def _compare(prob, q, key, counter, exploration, poisson):
+    """One bit for each probability of a panel: whether it passes its random number."""
+    one = prob.dtype.type(1)
+    for t in range(PANEL):
+        prob[q, t] += exploration
+    if poisson:
+        for t in range(PANEL):
+            prob[q, t] = one - math.exp(-min(prob[q, t], one))
+    out = np.uint32(0)
+    for t in range(LANES):
+        random = random_bits(key, counter + t)
+        for half in range(2):
+            p = prob[q, t + half * LANES]
+            u = np.uint32(random >> np.uint64(32 * half))
+            threshold = np.uint32(min(p, one - one / 16777216) * prob.dtype.type(4294967296.0))
+            passes = (u < threshold) | (p >= one)
+            out |= np.uint32(passes) << np.uint32(t + half * LANES)
+    return out
+
+
+@jit
+def _dense_tiles(
+    start,
+    stop,
+    tiles,
+    rows,
+    rate,
+    panels,
+    query_ptr,
+    key_ptr,
+    panel_ptr,
+    heads,
+    exploration,
+    seed,
+    poisson,
+    count,
+):
+    depth = rate.shape[1]
+    num_panels = panel_ptr[-1]
+    found = np.empty(1024, np.int32)
+    size = 0
+    longest = 0
+    for g in range(panel_ptr.size - 1):
+        longest = max(longest, panel_ptr[g + 1] - panel_ptr[g])
+    bitmap = np.empty((DENSE_ROWS, longest), np.uint32)
+    prob = np.empty((4, PANEL), rate.dtype)
+    key = np.empty(DENSE_ROWS, np.uint64)
+    for tile in range(start, stop):
+        g, h, first, last = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2], tiles[tile, 3]
+        low, m = key_ptr[g], key_ptr[g + 1] - key_ptr[g]
+        height, mine = last - first, panel_ptr[g + 1] - panel_ptr[g]
+        for r in range(height):
+            key[r] = stream(~seed, g, h, rows[first + r] // heads - query_ptr[g])
+        for p in range(mine):
+            base = (h * num_panels + panel_ptr[g] + p) * depth
+            valid = np.uint32(0xFFFFFFFF)
+            if m - p * PANEL < PANEL:
+                valid = np.uint32((1 << (m - p * PANEL)) - 1)
+            for r in range(0, height, 4):
+                a = first + r
+                four = (
+                    rows[a],
+                    rows[min(a + 1, last - 1)],
+                    rows[min(a + 2, last - 1)],
+                    rows[min(a + 3, last - 1)],
+                )
+                multiply(rate, four, panels, base, depth, prob)
+                for q in range(min(4, height - r)):
+                    passes = _compare(prob, q, key[r + q], p * LANES, exploration, poisson)
+                    bitmap[r + q, p] = passes & valid
+        for r in range(height):
+            need = mine * PANEL
+            if size + need > found.size:
+                larger = np.empty(2 * found.size + need, np.int32)
+                larger[:size] = found[:size]
+                found = larger
+            before = size
+            for p in range(mine):
+                word = np.uint64(bitmap[r, p])
+                while word:
+                    found[size] = low + p * PANEL + np.int64(trailing_zeros(word))
+                    word &= word - np.uint64(1)
+                    size += 1
+            count[rows[first + r]] = size - before
+    return found[:size].copy()
