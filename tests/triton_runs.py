@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ import torch
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
-kernel_test = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(),
-    reason="no CUDA device; the module's last test runs this one in Triton's interpreter",
-)
+
+def kernel_test(function: Callable) -> Callable:
+    """Marks a test of Triton kernels."""
+    skip = pytest.mark.skipif(
+        not INTERPRETED and not torch.cuda.is_available(),
+        reason="no CUDA device; the module's test_in_tritons_interpreter runs this one",
+    )
+    return pytest.mark.gpu(skip(function))
 
 
 def run_interpreted(module: str) -> None:
@@ -66,4 +71,5 @@ def compile_for_hopper(
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
     )
     target = GPUTarget("cuda", 90, 32)
-    return triton.compile(source, target=target, options={"num_warps": num_warps}).asm["ptx"]
+    options = {"num_warps": num_warps, "enable_fp_fusion": True}
+    return triton.compile(source, target=target, options=options).asm["ptx"]

@@ -46,7 +46,7 @@ def launch(kernel: Any, grid: tuple[int, ...], like: Tensor, *args: Any, **meta:
         return
     device = torch.cuda.device(like.device) if like.is_cuda else nullcontext()
     with device:
-        kernel[grid](*args, **meta)
+        kernel[grid](*args, enable_fp_fusion=True, **meta)
 
 
 def pad(size: int) -> int:

@@ -405,12 +405,12 @@ def _key_tables(sbm: SBM) -> tuple[Tensor, Tensor]:
     torch.cumsum(member, dim=-1, dtype=torch.float64, out=cumulative[..., 1:])
     at_ptr = cumulative[..., sbm.key_ptr]
     mass = at_ptr.diff(dim=-1)
-    steps = 2.0**31 / mass.clamp(min=1e-300)
-    cumulative = cumulative[..., 1:]
+    steps = 2.0**31 / mass.clamp(min=1e-200)
+    share = cumulative[..., 1:]
     if sbm.num_graphs == 1 or sbm.key_batch is None:
-        share = cumulative * steps
+        share.mul_(steps)
     else:
-        share = (cumulative - at_ptr[..., sbm.key_batch]) * steps[..., sbm.key_batch]
+        share.sub_(at_ptr[..., sbm.key_batch]).mul_(steps[..., sbm.key_batch])
     return mass.permute(2, 0, 1), share.clamp_(max=2.0**31 - 1).int().contiguous()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from sbmgraph import SBM, SampledGraph
+from sbmgraph import SBM, SampledGraph, record
+from sbmgraph.nn import SBMConv
+from sbmgraph.ops import fused
 from tests.dense import dense_prob, random_sbm
 from tests.sampling import checks
 from tests.sampling.test_law import check_law, problem
@@ -120,10 +123,13 @@ def test_the_check_catches_a_transposed_affinity() -> None:
 @pytest.mark.usefixtures("wide_programs")
 @pytest.mark.parametrize("algorithm", SAMPLERS)
 def test_the_seed_decides(algorithm: str) -> None:
-    checks.check_seed(SAMPLERS[algorithm], DEVICE)
-    sbm = random_sbm(40, 30, dtype=torch.float32)
-    near, far = (draw(SAMPLERS[algorithm], sbm, "bernoulli", 0.1, s) for s in (5, 5 + 2**40))
-    assert near.num_edges != far.num_edges or not torch.equal(near.col, far.col)
+    sbm = random_sbm(20, 30, dtype=torch.float32)
+    seeds = (5, 5, 6, 5 + 2**40)
+    first, again, *others = (draw(SAMPLERS[algorithm], sbm, "bernoulli", 0.1, s) for s in seeds)
+    assert torch.equal(first.rowptr, again.rowptr)
+    assert torch.equal(first.col, again.col)
+    for other in others:
+        assert first.num_edges != other.num_edges or not torch.equal(first.col, other.col)
 
 
 @kernel_test
@@ -177,6 +183,26 @@ def test_empty_graphs(algorithm: str, sizes: tuple[list[int], list[int]]) -> Non
     )
     graph = draw(SAMPLERS[algorithm], sbm, "bernoulli", 0.0, 1)
     assert graph.num_edges == 2 * int((queries * keys).sum())
+
+
+@kernel_test
+@pytest.mark.usefixtures("wide_programs")
+@pytest.mark.parametrize("algorithm", SAMPLERS)
+def test_a_layer_trains_on_the_kernels(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampling and attention through the public interface; every parameter takes a gradient."""
+    if INTERPRETED:
+        kernels = importlib.import_module("sbmgraph.sampling.sample").KERNELS
+        monkeypatch.setitem(kernels, "cpu", "sbmgraph.sampling.gpu")
+        monkeypatch.setitem(fused.KERNELS, "cpu", "sbmgraph.ops.gpu")
+    conv = SBMConv(6, 4, heads=2, num_clusters=3, algorithm=algorithm).to(DEVICE)
+    batch = torch.tensor([0, 0, 0, 1, 1], device=DEVICE)
+    with record(conv) as runs:
+        out = conv(torch.randn(5, 6, device=DEVICE), batch)
+    out.square().sum().backward()
+    assert runs[0].graph.num_edges > 0
+    assert bool(torch.isfinite(out).all())
+    for name, parameter in conv.named_parameters():
+        assert bool(torch.isfinite(parameter.grad).all()), name
 
 
 if not INTERPRETED:
