@@ -219,10 +219,26 @@ def prepare(argv: list[str], program: str) -> None:
 
 def fit(argv: list[str], program: str) -> None:
     """Trains and tests every model and seed that the configuration names."""
-    command = shlex.join(["python", program, *argv])
+    command = shlex.join(["python", program, *portable(argv)])
     results = [_fit_one(TaskCLI(argv[1:], seed, model), command) for model, seed in _runs(argv[1:])]
     if _is_main_process():
         print_results(results)
+
+
+def portable(argv: list[str]) -> list[str]:
+    """The arguments that determine a run's outcome: those that say where its files are, and from
+    which of them it goes on, are left out."""
+    places = ("--runs", "--data.root", "--overwrite", "--ckpt_path")
+    kept: list[str] = []
+    skip = False
+    for argument in argv:
+        if skip or argument.startswith(tuple(f"{place}=" for place in places)):
+            skip = False
+        elif argument in places:
+            skip = True
+        else:
+            kept.append(argument)
+    return kept
 
 
 def evaluate(argv: list[str], program: str) -> None:

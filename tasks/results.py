@@ -1,0 +1,225 @@
+"""Gathers the summaries of runs and writes them as tables to ``RESULTS.md``.
+
+Usage::
+
+    python tasks/results.py                       write RESULTS.md from tasks/results
+    python tasks/results.py runs/listops_quick    take in the finished runs below a folder first
+
+``tasks/results/<name>.json`` lists the summaries of the runs called ``<name>``, as
+:func:`sbmgraph.training.summarize` makes them; a run of the same model and seed replaces an older
+one. The folder is kept with the code, so that the tables can be made again from it alone.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from sbmgraph.nn.models import MODELS
+from sbmgraph.training.run import write_atomically, write_json
+
+TASKS_FOLDER = Path(__file__).resolve().parent
+RESULTS = TASKS_FOLDER / "results"
+OUTPUT = TASKS_FOLDER.parent / "RESULTS.md"
+TASKS = ("listops", "text", "retrieval", "image", "pathfinder32")
+
+#: Test accuracy in percent (and density) that Cho et al. (NeurIPS 2022), Table 2, report.
+REPORTED: dict[str, tuple[str, ...]] = {
+    "full": ("37.22", "64.93", "79.55", "40.38", "74.26"),
+    "linear": ("37.46", "64.90", "81.10", "38.48", "74.61"),
+    "reformer": ("22.92", "64.76", "78.64", "43.72", "66.40"),
+    "performer": ("18.25", "65.00", "79.01", "39.80", "70.79"),
+    "linformer": ("38.44", "56.28", "78.09", "39.53", "67.62"),
+    "nystromformer": ("37.22", "65.46", "79.35", "43.07", "71.97"),
+    "sbm": ("37.45 (20.09 %)", "65.79 (26.10 %)", "80.00 (29.46 %)", "41.31 (20.49 %)",
+            "75.12 (18.56 %)"),
+}  # fmt: skip
+NOT_RUN = "not run"
+
+INTRODUCTION = """# Results
+
+Made by `python tasks/results.py` from the summaries in `tasks/results`. Accuracy is that of the
+test split, by the checkpoint with the best validation accuracy, mean ± standard deviation over the
+seeds in brackets; *majority* is what always answering the commonest label scores. Density is the
+mean over layers and heads of the share of pairs that are attended to, in evaluation. Time is that
+of training and validation; memory the process's peak. The column *reported* is Table 2 of Cho et
+al. (NeurIPS 2022), with their density. Every row's command follows its table.
+"""
+
+PAPER_NOTE = """A run that stopped before the paper's number of steps says so in the column *steps*:
+its figures are not to be compared with the reported ones. Text is validated on a held-out tenth of
+train unless its row says *validated on test*, which is what the original does.
+"""
+
+QUICK_NOTE = """Smaller inputs and fewer steps, chosen so that two CPU cores show learning within
+minutes. They say that the training works, and nothing about the ranking of the models at the
+paper's setting.
+"""
+
+
+def main(
+    runs: Sequence[Path] = (),
+    results: Path = RESULTS,
+    output: Path = OUTPUT,
+) -> None:
+    """Writes the tables.
+
+    Args:
+        runs: Folders below which finished runs are taken in first.
+        results: Folder of the gathered summaries.
+        output: The Markdown file.
+    """
+    collect(runs, results)
+    write_atomically(output, document(load(results), results))
+    print(output)
+
+
+def collect(runs: Iterable[Path], results: Path) -> None:
+    """Takes the summaries of finished runs into the files of ``results``.
+
+    Raises:
+        ValueError: If there is no finished run below a folder.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for folder in runs:
+        paths = sorted(Path(folder).rglob("summary.json"))
+        summaries = [json.loads(path.read_text()) for path in paths]
+        summaries = [summary for summary in summaries if isinstance(summary, dict)]
+        if not summaries:
+            raise ValueError(f"{folder}: expected a finished run with a summary.json, found none")
+        for summary in summaries:
+            summary.pop("folder", None)
+            found.setdefault(summary["name"], []).append(summary)
+    for name, new in found.items():
+        path = results / f"{name}.json"
+        older = json.loads(path.read_text()) if path.exists() else []
+        merged = {(run["model"], run["seed"]): run for run in [*older, *new]}
+        write_json(path, [merged[key] for key in sorted(merged)])
+
+
+def load(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """The gathered summaries, by the name of the runs."""
+    named = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
+    named |= {
+        path.parent.name: json.loads(path.read_text())
+        for path in sorted(results.glob("*/summary.json"))
+    }
+    return {name: runs for name, runs in named.items() if isinstance(runs, list)}
+
+
+def document(named: dict[str, list[dict[str, Any]]], results: Path = RESULTS) -> str:
+    """All tables."""
+    parts = [INTRODUCTION, "## Long Range Arena, the paper's setting\n", PAPER_NOTE]
+    parts += [task_section(task, task, named.get(task, [])) for task in TASKS]
+    parts += ["## Long Range Arena, quick presets\n", QUICK_NOTE]
+    parts += [task_section(f"{task}_quick", task, named.get(f"{task}_quick", [])) for task in TASKS]
+    parts += ["## Duplicates\n"]
+    duplicates = [name for name in named if name.startswith("duplicates")]
+    parts += [task_section(name, None, named[name]) for name in duplicates] or [f"{NOT_RUN}\n"]
+    parts += [extra for extra in [graph_section(results)] if extra]
+    return "\n".join(parts)
+
+
+def task_section(name: str, task: str | None, runs: list[dict[str, Any]]) -> str:
+    """The table of one task: a row a model, then the commands."""
+    columns = ["model", "accuracy", "majority", "density", "parameters", "steps", "time", "memory"]
+    paper = name in TASKS
+    if paper:
+        columns.append("reported")
+    lines = [
+        f"### {name}\n",
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+    ]
+    for model in MODELS:
+        cells = _cells([run for run in runs if run["model"] == model], _paper_steps(name))
+        if paper:
+            reported = REPORTED.get(model)
+            cells.append(reported[TASKS.index(name)] if reported else "–")
+        lines.append(f"| {model} | " + " | ".join(cells) + " |")
+    lines += ["", *_commands(name, runs, task), ""]
+    return "\n".join(lines)
+
+
+def graph_section(results: Path) -> str | None:
+    """The table of the graph tasks, made by ``tasks/graphs.py``."""
+    path = results / "graphs.json"
+    if not path.exists():
+        return None
+    sys.path.insert(0, str(TASKS_FOLDER))
+    from graphs import section
+
+    return section(path)
+
+
+def _cells(runs: list[dict[str, Any]], steps: int | None) -> list[str]:
+    if not runs:
+        return [NOT_RUN, *["–"] * 6]
+    densities = [run["mean_density"] for run in runs if run["mean_density"] is not None]
+    return [
+        _accuracy(runs),
+        f"{100 * runs[0]['majority']:.1f} %",
+        f"{100 * statistics.mean(densities):.1f} %" if densities else "–",
+        f"{runs[0]['parameters']:,}",
+        _steps(runs, steps),
+        _time(statistics.mean(run["seconds"] for run in runs)),
+        f"{max(run['peak_memory_bytes'] for run in runs) / 2**30:.1f} GiB",
+    ]
+
+
+def _accuracy(runs: list[dict[str, Any]]) -> str:
+    values = [100 * run["accuracy"] for run in runs]
+    mean = f"{statistics.mean(values):.2f}"
+    if len(values) > 1:
+        mean += f" ± {statistics.stdev(values):.2f}"
+    on_test = any(run.get("options", {}).get("validation") == "test" for run in runs)
+    return f"{mean} ({len(values)})" + (", validated on test" if on_test else "")
+
+
+def _steps(runs: list[dict[str, Any]], paper: int | None) -> str:
+    steps = sorted({run["steps"] for run in runs})
+    text = " to ".join(f"{value:,}" for value in {steps[0]: 0, steps[-1]: 0})
+    text += f" × {runs[0]['batch_size']}"
+    return f"{text} of {paper:,}" if paper and steps[0] < paper else text
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _commands(name: str, runs: list[dict[str, Any]], task: str | None) -> list[str]:
+    if not runs:
+        command = f"`python tasks/lra.py fit --config tasks/configs/{name}.yaml --model.name MODEL`"
+        return [command] if task else []
+    commands: dict[str, list[str]] = {}
+    for run in runs:
+        label = f"{run['model']} {run['seed']}"
+        commands.setdefault(run["command"], []).append(label)
+    return [f"- {', '.join(labels)}: `{command}`" for command, labels in commands.items()]
+
+
+def _paper_steps(name: str) -> int | None:
+    path = TASKS_FOLDER / "configs" / f"{name}.yaml"
+    if name not in TASKS or not path.exists():
+        return None
+    return yaml.safe_load(path.read_text())["trainer"]["max_steps"]
+
+
+if __name__ == "__main__":
+    parser = ArgumentParser(description=__doc__, prog="tasks/results.py")
+    parser.add_argument("runs", nargs="*", type=Path, help="Folders with finished runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="Gathered summaries")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="The Markdown file")
+    arguments = parser.parse_args()
+    try:
+        main(arguments.runs or (), arguments.results, arguments.output)
+    except ValueError as error:
+        print(f"tasks/results.py: error: {error}", file=sys.stderr)
+        sys.exit(2)
