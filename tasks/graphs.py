@@ -239,6 +239,7 @@ class Setting:
         attention_layers: Layers of models with global attention; the others get enough layers to
             reach the relevant nodes.
         num_clusters: Blocks of SBM attention.
+        init_density: Expected density of SBM attention at the start.
         density_penalty: Weight of SBM attention's expected density in the loss.
         test_graphs: Graphs in the test set.
     """
@@ -250,6 +251,7 @@ class Setting:
     heads: int = 2
     attention_layers: int = 2
     num_clusters: int = 16
+    init_density: float | None = None
     density_penalty: float = 1e-2
     test_graphs: int = 512
 
