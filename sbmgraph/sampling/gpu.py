@@ -12,6 +12,7 @@ in float32, uniform numbers have 31 bits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,7 @@ PROPOSAL_ROWS, PROPOSAL_DRAWS = 2, 32
 READ_ENTRIES = 512
 """Words of the bitmap that a program reads at once."""
 
-TILE_ROWS, TILE_KEYS, TILE_SPAN = 64, 64, 1024
+TILE_ROWS, TILE_KEYS, TILE_SPAN = 64, 64, 256
 """The dense algorithm: queries and keys of a tile, and keys that one program goes through."""
 
 
@@ -295,13 +296,11 @@ def _chunks(sbm: SBM, word_ptr: Tensor, total: int) -> list[tuple[int, int, int]
         return [(0, sbm.num_queries, total)]
     node_ptr = word_ptr[:: sbm.heads].contiguous()
     targets = torch.arange(0, total, MAX_WORDS, device=sbm.device)
-    nodes = torch.cat(
-        [torch.searchsorted(node_ptr, targets), targets.new_tensor([sbm.num_queries])]
-    )
-    nodes = torch.unique(nodes)
-    words = node_ptr[nodes].diff().tolist()
-    bounds = nodes.tolist()
-    return list(zip(bounds[:-1], bounds[1:], words, strict=True))
+    cuts = torch.searchsorted(node_ptr, targets)
+    nodes = torch.unique(torch.cat([cuts, cuts.new_tensor([sbm.num_queries])]))
+    bounds, starts = torch.stack([nodes, node_ptr[nodes]]).tolist()
+    words = [stop - start for start, stop in pairwise(starts)]
+    return [(a, b, size) for (a, b), size in zip(pairwise(bounds), words, strict=True)]
 
 
 def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Tensor, Tensor]:

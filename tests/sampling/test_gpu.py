@@ -101,6 +101,15 @@ def test_frequencies_of_many_keys(algorithm: str, monkeypatch: pytest.MonkeyPatc
 
 @kernel_test
 @pytest.mark.usefixtures("tall_programs")
+def test_repeated_proposals_are_thinned_as_one() -> None:
+    """One likely key makes unlikely ones' proposals frequent, and their thinning strong."""
+    member = torch.tensor([0.85, 0.4, 0.4, 0.2, 0.0]).view(5, 1, 1)
+    sbm = SBM(torch.ones(1, 1, 1), member, torch.ones(1, 1, 1))
+    check_frequencies(gpu.sample_fastrg, sbm, "bernoulli", 0.0, 8000)
+
+
+@kernel_test
+@pytest.mark.usefixtures("tall_programs")
 def test_the_check_catches_a_transposed_affinity() -> None:
     sbm = problem(0.3)
     turned = SBM.unchecked(
