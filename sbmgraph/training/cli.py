@@ -199,7 +199,12 @@ def main(argv: Sequence[str] | None = None, program: str = "tasks/lra.py") -> in
 
 def _be_quiet() -> None:
     """Hides Lightning's messages about what is meant to be as it is."""
-    for message in ("does not have many workers", "Checkpoint directory .* exists", ".*LeafSpec"):
+    for message in (
+        "does not have many workers",
+        "Checkpoint directory .* exists",
+        "is smaller than the logging interval",
+        "LeafSpec",
+    ):
         warnings.filterwarnings("ignore", f".*{message}.*")
     for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(logger).setLevel(logging.WARNING)
@@ -308,7 +313,7 @@ def _fit_one(cli: TaskCLI, command: str) -> dict[str, Any]:
     folder, trainer = cli.folder, cli.trainer
     checkpoint = _starting_point(cli)
     if trainer.is_global_zero:
-        text = cli.parser.dump(cli.config, skip_none=False)
+        text = cli.parser.dump(cli.config)
         write_atomically(folder / "config.yaml", text)
     _check_rounds(trainer, cli.datamodule)
     trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=False)
