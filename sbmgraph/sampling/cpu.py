@@ -42,6 +42,9 @@ TILE_BITS = 2**22
 PANEL = 2 * LANES
 """Keys whose probabilities the dense algorithm computes at once."""
 
+TABLE_PAYS = 2.0
+"""Proposals per key from which an alias table is worth its construction."""
+
 DENSE_ROWS = 64
 HITS = 1024
 EXPONENTIALS = 256
@@ -51,7 +54,7 @@ class Problem(NamedTuple):
     """An SBM as arrays; vertices are numbered ``node * heads + head``."""
 
     rate: np.ndarray  # [n * H, K], K padded to a multiple of LANES
-    member: np.ndarray  # [m * H, K]
+    member: np.ndarray  # [H * m, K], head by head: one head's keys lie together
     query_ptr: np.ndarray  # [G + 1]
     key_ptr: np.ndarray
     graph: np.ndarray  # graph of each query node [n]
@@ -73,7 +76,7 @@ def _problem(sbm: SBM, exploration: float, seed: int) -> Problem:
     graph = np.repeat(np.arange(sbm.num_graphs), np.diff(query_ptr))
     return Problem(
         padded(sbm.rate),
-        padded(sbm.key_membership),
+        padded(sbm.key_membership.transpose(0, 1)),
         query_ptr,
         key_ptr,
         graph,
@@ -92,7 +95,7 @@ def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Te
     from the block's alias table, which stays in cache meanwhile.
     """
     problem = _problem(sbm, exploration, seed)
-    table, mass, largest = _block_tables(problem)
+    mass, largest = _block_sums(problem, problem.member, problem.key_ptr, head_first=True)
     num_rows = problem.rate.shape[0]
     excess = np.empty(num_rows)
     bernoulli = law == "bernoulli"
@@ -112,6 +115,11 @@ def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Te
         ),
         _split(num_rows, 10_000),
     )
+    # Few proposals do not repay a table: theirs are uniform keys, kept in proportion to membership.
+    weight, _ = _block_sums(problem, problem.rate, problem.query_ptr, head_first=False)
+    direct = weight * largest < TABLE_PAYS
+    table = _block_tables(problem, mass, direct)
+    mass = np.where(direct, np.diff(problem.key_ptr)[:, None, None] * largest, mass)
     order = _by_group(problem)
     is_dense = excess[order] == 0
     count = np.zeros(num_rows, np.int64)
@@ -130,6 +138,8 @@ def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Te
         excess,
         table,
         mass,
+        largest,
+        direct,
         problem.heads,
         problem.clusters,
         problem.exploration,
@@ -227,53 +237,78 @@ def _copy_rows(rows, found, rowptr, col):
 # fastRG ###########################################################################################
 
 
-def _block_tables(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every graph, head and block: the alias table of its keys, their total membership and the
-    largest one."""
+def _block_sums(
+    problem: Problem, matrix: np.ndarray, ptr: np.ndarray, head_first: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and maximum of each block's column over the nodes of each graph and head, [G, H, K]."""
+    shape = (ptr.size - 1, problem.heads, problem.clusters)
+    total, top = np.zeros(shape), np.zeros(shape)
+    steps = (1, int(ptr[-1])) if head_first else (problem.heads, 1)
+    units = shape[0] * shape[1]
+    parallel_for(
+        lambda start, stop: _column_sums(start, stop, matrix, ptr, *steps, total, top),
+        _split(units, 100_000 * units // max(matrix.size, 1)),
+    )
+    return total, top
+
+
+@jit
+def _column_sums(start, stop, matrix, ptr, node_step, head_step, total, top):
+    heads, clusters = total.shape[1], total.shape[2]
+    for unit in range(start, stop):
+        g, h = unit // heads, unit % heads
+        for node in range(ptr[g], ptr[g + 1]):
+            row = node * node_step + h * head_step
+            for v in range(clusters):
+                total[g, h, v] += matrix[row, v]
+                top[g, h, v] = max(top[g, h, v], matrix[row, v])
+
+
+def _block_tables(problem: Problem, mass: np.ndarray, direct: np.ndarray) -> np.ndarray:
+    """The alias table of every graph, head and block that is not ``direct``: [H, K, m, 2] of
+    (threshold in units of 2^-31, alias)."""
     graphs, heads = problem.key_ptr.size - 1, problem.heads
     table = np.empty((heads, problem.clusters, problem.key_ptr[-1], 2), np.int32)
-    mass = np.empty((graphs, heads, problem.clusters))
-    largest = np.empty((graphs, heads, problem.clusters))
+    if direct.all():
+        return table
     groups = -(-problem.clusters // LANES)
     size = max(table.size // 2, 1) // max(graphs * heads * groups, 1)
     parallel_for(
         lambda start, stop: _alias_tables(
-            start, stop, problem.member, problem.key_ptr, table, mass, largest
+            start, stop, problem.member, problem.key_ptr, mass, direct, table
         ),
         _split(graphs * heads * groups, 20_000 // max(size, 1)),
     )
-    return table, mass, largest
+    return table
 
 
 @jit
-def _alias_tables(start, stop, member, key_ptr, table, mass, largest):
+def _alias_tables(start, stop, member, key_ptr, mass, direct, table):
     """Alias tables (Walker 1977; in one sweep as in Huebschle-Schneider and Sanders 2022) for
-    LANES blocks at a time. An entry is (threshold in units of 2^-31, alias)."""
+    LANES blocks at a time."""
     heads, clusters = table.shape[0], table.shape[1]
+    num_keys = key_ptr[-1]
     groups = -(-clusters // LANES)
     longest = 0
     for g in range(key_ptr.size - 1):
         longest = max(longest, key_ptr[g + 1] - key_ptr[g])
-    weight = np.empty((LANES, longest))
+    weight = np.empty((LANES, longest + 8))  # not all rows in the same cache sets
     order = np.empty(longest, np.int32)
     for unit in range(start, stop):
         g, rest = unit // (heads * groups), unit % (heads * groups)
         h, first = rest // groups, rest % groups * LANES
         low = key_ptr[g]
         m = key_ptr[g + 1] - low
-        width = min(LANES, clusters - first)
+        last = min(first + LANES, clusters)
+        if direct[g, h, first:last].all():
+            continue
         for j in range(m):
-            for b in range(width):
-                weight[b, j] = member[(low + j) * heads + h, first + b]
-        for b in range(width):
-            total, top = 0.0, 0.0
-            for j in range(m):
-                total += weight[b, j]
-                top = max(top, weight[b, j])
-            mass[g, h, first + b] = total
-            largest[g, h, first + b] = top
-            if total > 0:
-                _alias_table(weight[b, :m], m / total, order, table[h, first + b, low : low + m])
+            for v in range(first, last):
+                weight[v - first, j] = member[h * num_keys + low + j, v]
+        for v in range(first, last):
+            total = mass[g, h, v]
+            if total > 0 and not direct[g, h, v]:
+                _alias_table(weight[v - first, :m], m / total, order, table[h, v, low : low + m])
 
 
 @inline
@@ -339,17 +374,77 @@ def _refill(exponential, key, counter):
 
 
 @inline
-def _place(hits, count, table, m, key, counter, words, summary_words, bitmap, summary):
-    """Draws a key for every hit row and marks the edge. An empty table is the uniform one."""
+def _place(
+    hits, count, table, member, base, block, top, m, key, counter, bitmap, words, summary,
+    summary_words, drawn, part,
+):  # fmt: skip
+    """Draws a key for every hit row and marks the edge: by alias table; or where that is empty a
+    uniform key, kept with probability membership / ``top`` (always, if ``top`` is 0)."""
+    # One short loop for each step: the arithmetic vectorises, the memory accesses overlap.
     for i in range(count):
-        x = np.float64(random_bits(key, counter + i) >> np.uint64(11)) * 2.0**-53 * m
-        j = np.int64(x)
-        if table.shape[0]:
-            kept = np.int64((x - j) * 2147483648.0) < table[j, 0]
-            j = j if kept else np.int64(table[j, 1])
-        word = j >> 6
-        bitmap[hits[i] * words + word] |= np.uint64(1) << np.uint64(j & 63)
-        summary[hits[i] * summary_words + (word >> 6)] |= np.uint64(1) << np.uint64(word & 63)
+        random = np.int64(random_bits(key, counter + i) >> np.uint64(11))
+        x = np.float64(random) * 2.0**-53 * m
+        drawn[i] = np.int32(x)
+        part[i] = np.int32((x - np.float64(drawn[i])) * 2147483648.0)
+    if table.shape[0]:
+        for i in range(count):
+            j = drawn[i]
+            alias = table[np.uint32(j), 1]
+            drawn[i] = j if part[i] < table[np.uint32(j), 0] else alias
+    elif top > 0:
+        kept = 0
+        for i in range(count):
+            j = drawn[i]
+            hits[kept], drawn[kept] = hits[i], j
+            limit = np.float64(part[i]) * (2.0**-31 * top)
+            kept += np.int64(limit < member[np.uint64(base + j), block])
+        count = kept
+    for i in range(count):
+        j = np.uint64(drawn[i])
+        word = np.uint64(hits[i]) * words + (j >> np.uint64(6))
+        bitmap[word] |= np.uint64(1) << (j & np.uint64(63))
+    for i in range(count):
+        word = np.uint64(drawn[i]) >> np.uint64(6)
+        at = np.uint64(hits[i]) * summary_words + (word >> np.uint64(6))
+        summary[at] |= np.uint64(1) << (word & np.uint64(63))
+
+
+@inline
+def _thin(
+    found, start, stop, rate, row, member, base, exploration, excess, key, counter, random, unsure
+):
+    """Keeps each proposed edge of a row with probability ``p / (1 - exp(-excess * p))``.
+
+    That is at least ``1 / excess``, so most edges stay before their ``p`` is known.
+    """
+    width = rate.shape[1]
+    for t in range(stop - start):
+        random[t] = np.float64(np.int64(random_bits(key, counter + t) >> np.uint64(11)))
+        random[t] *= 2.0**-53
+    open_ = 0
+    for t in range(stop - start):
+        unsure[open_] = t
+        open_ += np.int64(random[t] * excess >= 1.0)
+    if open_ == 0:
+        return stop
+    for i in range(0, open_, 4):
+        vertices = (
+            base + found[start + unsure[i]],
+            base + found[start + unsure[min(i + 1, open_ - 1)]],
+            base + found[start + unsure[min(i + 2, open_ - 1)]],
+            base + found[start + unsure[min(i + 3, open_ - 1)]],
+        )
+        probs = dot(rate, row, member, vertices, 0, width)
+        for q in range(min(4, open_ - i)):
+            t = unsure[i + q]
+            p = exploration + probs[q]
+            if random[t] * (1.0 - math.exp(-excess * p)) >= p:
+                random[t] = -1.0
+    kept = start
+    for t in range(stop - start):
+        found[kept] = found[start + t]
+        kept += np.int64(random[t] >= 0.0)
+    return kept
 
 
 @jit
@@ -364,6 +459,8 @@ def _fastrg_tiles(
     excess,
     table,
     mass,
+    largest,
+    direct,
     heads,
     clusters,
     exploration,
@@ -371,9 +468,9 @@ def _fastrg_tiles(
     bernoulli,
     count,
 ):
-    width = rate.shape[1]
+    random, unsure = np.empty(1024), np.empty(1024, np.int32)
     uniform_table = np.empty((0, 2), np.int32)
-    hits = np.empty(HITS, np.int64)
+    hits, drawn, part = np.empty((3, HITS), np.int32)
     exponential = np.empty(EXPONENTIALS, np.float32)
     found = np.empty(1024, np.int32)
     size = 0
@@ -386,7 +483,7 @@ def _fastrg_tiles(
         summary_bits = max(summary_bits, height * ((words + 63) >> 6))
     bitmap = np.zeros(bits, np.uint64)
     summary = np.zeros(summary_bits, np.uint64)
-    length = np.empty((clusters + 1, most_rows))
+    length = np.empty((clusters + 1, most_rows + 8))
     for tile in range(start, stop):
         g, h, first, last = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2], tiles[tile, 3]
         low = key_ptr[g]
@@ -399,16 +496,24 @@ def _fastrg_tiles(
         key = stream(seed, g, h, tiles[tile, 4])
         gap_key = mix(key ^ np.uint64(1))
         thin_key = mix(key ^ np.uint64(2))
-        for r in range(height):
-            row = rows[first + r]
+        base = h * key_ptr[-1]
+        total = mass[g, h]
+        for low_row in range(0, height, 8):  # short stretches keep both sides in cache
             for v in range(clusters):
-                length[v, r] = rate[row, v] * excess[row] * mass[g, h, v]
-            length[clusters, r] = exploration * excess[row] * m
+                for r in range(low_row, min(low_row + 8, height)):
+                    row = rows[first + r]
+                    length[v, r] = rate[row, v] * (excess[row] * total[v])
+        for r in range(height):
+            length[clusters, r] = exploration * excess[rows[first + r]] * m
         _refill(exponential, gap_key, 0)
         used, gaps, proposals = 1, EXPONENTIALS, 0
         gap = np.float64(exponential[0])
         for v in range(clusters + 1):
-            block = uniform_table if v == clusters else table[h, v, low : low + m]
+            block, top = uniform_table, 0.0
+            if v < clusters and direct[g, h, v]:
+                top = largest[g, h, v]
+            elif v < clusters:
+                block = table[h, v, low : low + m]
             waiting = 0
             for r in range(height):
                 here = length[v, r]
@@ -417,8 +522,9 @@ def _fastrg_tiles(
                     waiting += 1
                     if waiting == HITS:
                         _place(
-                            hits, HITS, block, m, key, proposals, words, summary_words,
-                            bitmap, summary,
+                            hits, HITS, block, member, base + low, v, top, m, key, proposals,
+                            bitmap, np.uint64(words), summary, np.uint64(summary_words), drawn,
+                            part,
                         )  # fmt: skip
                         proposals += HITS
                         waiting = 0
@@ -429,13 +535,17 @@ def _fastrg_tiles(
                     gap += exponential[used]
                     used += 1
                 gap -= here
-            _place(hits, waiting, block, m, key, proposals, words, summary_words, bitmap, summary)
+            _place(
+                hits, waiting, block, member, base + low, v, top, m, key, proposals,
+                bitmap, np.uint64(words), summary, np.uint64(summary_words), drawn,
+                part,
+            )  # fmt: skip
             proposals += waiting
         if size + proposals > found.size:
             larger = np.empty(max(2 * found.size, size + proposals), np.int32)
             larger[:size] = found[:size]
             found = larger
-        drawn = 0
+        thinned = 0
         for r in range(height):
             row = rows[first + r]
             before = size
@@ -453,19 +563,15 @@ def _fastrg_tiles(
                         found[size] = j
                         size += 1
             if bernoulli:
-                c = excess[row]
-                kept = before
-                for e in range(before, size):
-                    u = np.float64(random_bits(thin_key, drawn) >> np.uint64(11)) * 2.0**-53
-                    drawn += 1
-                    keep = u * c < 1.0
-                    if not keep:
-                        vertex = np.int64(found[e]) * heads + h
-                        p = exploration + dot(rate, row, member, (vertex,), 0, width)[0]
-                        keep = u * (1.0 - math.exp(-c * p)) < p
-                    found[kept] = found[e]
-                    kept += keep
-                size = kept
+                if size - before > random.size:
+                    random = np.empty(2 * (size - before))
+                    unsure = np.empty(2 * (size - before), np.int32)
+                proposed = size - before
+                size = _thin(
+                    found, before, size, rate, row, member, base, exploration, excess[row],
+                    thin_key, thinned, random, unsure,
+                )  # fmt: skip
+                thinned += proposed
             count[row] = size - before
     return found[:size].copy()
 
@@ -516,14 +622,14 @@ def _pack_panels(start, stop, member, key_ptr, panel_ptr, heads, panels):
                 width = min(PANEL, key_ptr[g + 1] - low)
                 for t in range(width):
                     for k in range(depth):
-                        panels[base + k, t] = member[(low + t) * heads + h, k]
+                        panels[base + k, t] = member[h * key_ptr[-1] + low + t, k]
                 for t in range(width, PANEL):
                     for k in range(depth):
                         panels[base + k, t] = 0
 
 
 @inline
-def _compare(prob, q, key, counter, exploration, poisson):
+def _compare(prob, q, key, counter, exploration, poisson, random):
     """One bit for each probability of a panel: whether it passes its random number."""
     one = prob.dtype.type(1)
     for t in range(PANEL):
@@ -531,15 +637,16 @@ def _compare(prob, q, key, counter, exploration, poisson):
     if poisson:
         for t in range(PANEL):
             prob[q, t] = one - math.exp(-min(prob[q, t], one))
-    out = np.uint32(0)
     for t in range(LANES):
-        random = random_bits(key, counter + t)
-        for half in range(2):
-            p = prob[q, t + half * LANES]
-            u = np.uint32(random >> np.uint64(32 * half))
-            threshold = np.uint32(min(p, one - one / 16777216) * prob.dtype.type(4294967296.0))
-            passes = (u < threshold) | (p >= one)
-            out |= np.uint32(passes) << np.uint32(t + half * LANES)
+        bits = random_bits(key, counter + t)
+        random[t] = np.uint32(bits)
+        random[LANES + t] = np.uint32(bits >> np.uint64(32))
+    out = np.uint32(0)
+    for t in range(PANEL):
+        p = prob[q, t]
+        threshold = np.uint32(min(p, one - one / 16777216) * prob.dtype.type(4294967296.0))
+        passes = (random[t] < threshold) | (p >= one)
+        out |= np.uint32(passes) << np.uint32(t)
     return out
 
 
@@ -569,6 +676,7 @@ def _dense_tiles(
         longest = max(longest, panel_ptr[g + 1] - panel_ptr[g])
     bitmap = np.empty((DENSE_ROWS, longest), np.uint32)
     prob = np.empty((4, PANEL), rate.dtype)
+    random = np.empty(PANEL, np.uint32)
     key = np.empty(DENSE_ROWS, np.uint64)
     for tile in range(start, stop):
         g, h, first, last = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2], tiles[tile, 3]
@@ -591,7 +699,7 @@ def _dense_tiles(
                 )
                 multiply(rate, four, panels, base, depth, prob)
                 for q in range(min(4, height - r)):
-                    passes = _compare(prob, q, key[r + q], p * LANES, exploration, poisson)
+                    passes = _compare(prob, q, key[r + q], p * LANES, exploration, poisson, random)
                     bitmap[r + q, p] = passes & valid
         for r in range(height):
             need = mine * PANEL

@@ -123,8 +123,8 @@ def check_expected_edges(expected: float, possible: float, device: torch.device)
         raise ValueError(
             f"'sbm' must expect no more edges than memory holds, got {expected:.3g} expected edges "
             f"({expected / max(possible, 1.0):.1%} density) that need about {needed / 2**30:.1f} "
-            f"GiB of {available / 2**30:.1f} GiB available on {device}: lower 'init_density' or set "
-            f"'max_density', use smaller batches or fewer heads, or raise the density penalty"
+            f"GiB of {available / 2**30:.1f} GiB available on {device}: lower 'init_density' or "
+            f"set 'max_density', use smaller batches or fewer heads, or raise the density penalty"
         )
 
 
