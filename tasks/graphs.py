@@ -9,13 +9,15 @@ writes ``tasks/results/graphs.json`` after every run, and picks up where it stop
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -305,7 +307,7 @@ class Result:
             attention, none where there is no such matrix.
         steps, parameters: Their numbers.
         seconds: Wall-clock time of training.
-        peak_mib: Peak resident memory of training above its start.
+        peak_mib: Peak resident memory of training above that before it.
         loss: Training loss at the start, and every tenth of the steps.
     """
 
@@ -324,6 +326,8 @@ class Result:
 
 def train(task: Task, name: str, seed: int, setting: Setting) -> Result:
     """Trains and tests one model."""
+    warm_up(task, name, setting)
+    start_bytes = memory("VmRSS")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = NodeClassifier(task, build_body(name, task, setting), setting.channels)
@@ -332,7 +336,6 @@ def train(task: Task, name: str, seed: int, setting: Setting) -> Result:
         optimizer, setting.learning_rate, total_steps=setting.steps, pct_start=0.1
     )
     losses = []
-    before = reset_peak_memory()
     start = time.perf_counter()
     for step in range(setting.steps):
         data = task.sample(setting.batch_size, generator)
@@ -347,7 +350,7 @@ def train(task: Task, name: str, seed: int, setting: Setting) -> Result:
         optimizer.step()
         schedule.step()
     seconds = time.perf_counter() - start
-    peak = peak_memory()
+    peak_bytes = memory("VmHWM")
     accuracy, majority, density = test(model, task, name, setting)
     return Result(
         task.name,
@@ -359,7 +362,7 @@ def train(task: Task, name: str, seed: int, setting: Setting) -> Result:
         setting.steps,
         sum(parameter.numel() for parameter in model.parameters()),
         round(seconds, 2),
-        None if before is None or peak is None else round((peak - before) / 2**20, 1),
+        None if peak_bytes is None else round((peak_bytes - (start_bytes or 0)) / 2**20, 1),
         losses,
     )
 
@@ -389,26 +392,28 @@ def test(
     return accuracy, majority, density
 
 
-def reset_peak_memory() -> int | None:
-    """Starts a new measurement of peak memory; resident bytes now, or none where unsupported."""
+def warm_up(task: Task, name: str, setting: Setting) -> None:
+    """One step of two graphs, so that no run's time holds the loading of compiled code."""
+    model = NodeClassifier(task, build_body(name, task, setting), setting.channels)
+    data = task.sample(2, torch.Generator().manual_seed(0))
+    F.cross_entropy(model(data), data.y).backward()
+
+
+def memory(name: str) -> int | None:
+    """Resident bytes of this process, now (``VmRSS``) or at most so far (``VmHWM``); none where
+    the system does not tell."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return None
-    return _status("VmRSS")
-
-
-def peak_memory() -> int | None:
-    """Peak resident bytes since :func:`reset_peak_memory`."""
-    try:
-        return _status("VmHWM")
-    except OSError:
-        return None
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
+
+
+def train_apart(*args: Any) -> Result:
+    """:func:`train` in a process of its own, so that memory is that of one run."""
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(train, *args).result()
 
 
 # Results ##########################################################################################
@@ -419,7 +424,7 @@ def main(
     models: list[str] = list(MODELS),  # noqa: B006
     seeds: list[int] = [1, 2, 3],  # noqa: B006
     setting: Setting = Setting(),  # noqa: B008
-    steps: dict[str, int] | None = None,
+    overrides: dict[str, dict[str, Any]] = {},  # noqa: B006
     output: str = "tasks/results/graphs.json",
 ) -> None:
     """Trains every model on every task, one seed after the other, and writes the results.
@@ -429,34 +434,44 @@ def main(
         models: Names of models.
         seeds: Seeds of the runs.
         setting: Everything else of a run.
-        steps: The number of steps of tasks that need another than the setting's.
+        overrides: Entries of the setting that a task has otherwise, by the task's name.
         output: JSON file of the results; runs that are in it already are not repeated.
     """
     for name, values, choices in (("tasks", tasks, TASKS), ("models", models, MODELS)):
         unknown = [value for value in values if value not in choices]
         if unknown:
             raise ValueError(f"'{name}' must hold names among {list(choices)}, got {unknown}")
+    known = {entry.name for entry in fields(Setting)}
+    for task, override in overrides.items():
+        if task not in TASKS or not known.issuperset(override):
+            raise ValueError(
+                f"'overrides' must map tasks to entries among {sorted(known)}, got {override} "
+                f"for {task!r}"
+            )
     path = Path(output)
     results = load(path)["runs"] if path.exists() else []
     done = {(run["task"], run["model"], run["seed"], run["steps"]) for run in results}
     for task in tasks:
-        own = Setting(**{**vars(setting), "steps": (steps or {}).get(task, setting.steps)})
+        own = replace(setting, **overrides.get(task, {}))
         for seed in seeds:
             for model in models:
                 if (task, model, seed, own.steps) in done:
                     continue
-                result = train(TASKS[task], model, seed, own)
+                result = train_apart(TASKS[task], model, seed, own)
                 results.append(vars(result))
-                save(path, results, setting)
+                save(path, results, setting, overrides)
                 print(_line(result), flush=True)
     print(section(path))
 
 
-def save(path: Path, results: list[dict[str, Any]], setting: Setting) -> None:
+def save(
+    path: Path, results: list[dict[str, Any]], setting: Setting, overrides: dict[str, Any]
+) -> None:
     """Writes the results, whole or not at all."""
     content = {
         "command": shlex.join(["python", *sys.argv]),
         "setting": vars(setting),
+        "overrides": overrides,
         "threads": torch.get_num_threads(),
         "versions": {
             "sbmgraph": sbmgraph.__version__,
@@ -500,9 +515,11 @@ def section(path: Path) -> str:
     ]
     for task in TASKS:
         own = [run for run in content["runs"] if run["task"] == task]
-        if own:
-            majority = statistics.mean(run["majority"] for run in own)
-            lines.append(f"| {task} | majority class | {100 * majority:.1f} | | | | | |")
+        if not own:
+            lines.append(f"| {task} | all | not run | | | | | |")
+            continue
+        majority = statistics.mean(run["majority"] for run in own)
+        lines.append(f"| {task} | majority class | {100 * majority:.1f} | | | | | |")
         for model in MODELS:
             runs = [run for run in own if run["model"] == model]
             lines.append(f"| {task} | {model} | {_cells(runs)} |")
