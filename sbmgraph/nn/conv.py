@@ -228,7 +228,7 @@ class SBMConv(MessagePassing):
         if x_dst is not None:
             self._check_features(x_dst, self.lin_query.in_channels)
         batch_src, batch_dst = _split_batch(batch, bipartite=x_dst is not x_src)
-        size = (x_src.size(0), _num_targets(x_dst, batch_dst, size))
+        size = _check_size(size, x_src, x_dst, batch_dst)
         pe_src, pe_dst = self._split_encodings(pe, size)
 
         shape = (-1, self.heads, self.out_channels)
@@ -281,7 +281,7 @@ class SBMConv(MessagePassing):
         given = self._read_edges(edge_index, edge_attr, size, sbm)
         bias = None
         if self.lin_edge is not None and given is not None and given.attr is not None:
-            bias = self.lin_edge(given.attr)
+            bias = self.lin_edge(given.attr.to(self.lin_edge.weight.dtype))
         exploration = self.exploration if self.training else 0.0
         if self.max_density is not None:
             sbm = sbm.limit_density(self.max_density, exploration)
@@ -311,7 +311,13 @@ class SBMConv(MessagePassing):
     ) -> GivenEdges | None:
         if edge_index is not None:
             return read_edges(
-                edge_index, edge_attr, self.edge_dim, size, sbm.key_batch, sbm.query_batch
+                edge_index,
+                edge_attr,
+                self.edge_dim,
+                size,
+                sbm.device,
+                sbm.key_batch,
+                sbm.query_batch,
             )
         if edge_attr is not None:
             raise ValueError(
@@ -429,16 +435,21 @@ def _split_batch(batch: Any, bipartite: bool) -> tuple[Tensor | None, Tensor | N
     return batch
 
 
-def _num_targets(
-    x_dst: Tensor | None, batch_dst: Tensor | None, size: tuple[int, int] | None
-) -> int:
+def _check_size(
+    size: tuple[int, int] | None, x_src: Tensor, x_dst: Tensor | None, batch_dst: Tensor | None
+) -> tuple[int, int]:
+    """The numbers of source and target nodes."""
     if x_dst is not None:
-        return x_dst.size(0)
-    if batch_dst is not None:
-        return batch_dst.numel()
-    if size is None:
+        found = (x_src.size(0), x_dst.size(0))
+    elif batch_dst is not None:
+        found = (x_src.size(0), batch_dst.numel())
+    elif size is not None:
+        found = (x_src.size(0), size[1])
+    else:
         raise ValueError(
             "'size' or 'batch' must tell the number of target nodes as their features are None, "
             "got neither"
         )
-    return size[1]
+    if size is not None and tuple(size) != found:
+        raise ValueError(f"'size' must be {found} like the nodes, got {tuple(size)}")
+    return found

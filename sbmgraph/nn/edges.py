@@ -52,6 +52,7 @@ def read_edges(
     edge_attr: Tensor | None,
     edge_dim: int | None,
     size: tuple[int, int],
+    device: torch.device,
     key_batch: Tensor | None = None,
     query_batch: Tensor | None = None,
 ) -> GivenEdges:
@@ -63,6 +64,7 @@ def read_edges(
         edge_attr: Attributes of shape :obj:`[E, edge_dim]`, or :obj:`[E]` for one.
         edge_dim: The number of attributes that the layer reads, or :obj:`None` for none.
         size: The numbers of source and target nodes.
+        device: Where the nodes lie.
         key_batch: Graph of each source node.
         query_batch: Graph of each target node.
 
@@ -82,6 +84,8 @@ def read_edges(
             f"or a sparse matrix, got {describe(edge_index)}"
         )
     index = edge_index.as_subclass(Tensor)
+    if index.device != device:
+        raise ValueError(f"'edge_index' must be on {device} like the nodes, got {index.device}")
     graph = SampledGraph.from_edge_index(
         index, num_queries=size[1], num_keys=size[0], query_batch=query_batch, key_batch=key_batch
     )

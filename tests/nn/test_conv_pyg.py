@@ -260,6 +260,10 @@ def test_bad_edge_arguments() -> None:
         conv(edge_dim=0)
     with pytest.raises(ValueError, match="'size' or 'batch'"):
         conv()((features(), None))
+    with pytest.raises(ValueError, match=r"'size' must be \(11, 11\) like the nodes"):
+        conv()(features(), size=(N, 5))
+    with pytest.raises(ValueError, match="'edge_index' must be on cpu"):
+        conv()(features(), edge_index=EDGES.to("meta"))
     with pytest.raises(ValueError, match="'batch' must be a tuple"):
         conv()((features(), features(5)), BATCH)
 
