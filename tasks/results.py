@@ -212,14 +212,20 @@ def _paper_steps(name: str) -> int | None:
     return yaml.safe_load(path.read_text())["trainer"]["max_steps"]
 
 
-if __name__ == "__main__":
+def run(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
     parser = ArgumentParser(description=__doc__, prog="tasks/results.py")
     parser.add_argument("runs", nargs="*", type=Path, help="Folders with finished runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="Gathered summaries")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="The Markdown file")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     try:
         main(arguments.runs or (), arguments.results, arguments.output)
     except ValueError as error:
         print(f"tasks/results.py: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,103 @@
+"""The tables of results: what they take in, and what they say of it."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "tasks" / "results.py"
+SPEC = importlib.util.spec_from_file_location("results", SCRIPT)
+results = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(results)
+
+
+def summary(name: str, model: str, seed: int, accuracy: float, **changes) -> dict:
+    values = {
+        "name": name,
+        "task": name.split("_")[0],
+        "model": model,
+        "seed": seed,
+        "accuracy": accuracy,
+        "majority": 0.125,
+        "mean_density": 0.25 if model == "sbm" else None,
+        "parameters": 12345,
+        "steps": 5000,
+        "batch_size": 128,
+        "seconds": 90.0,
+        "peak_memory_bytes": 3 * 2**29,
+        "command": f"python tasks/lra.py fit --config tasks/configs/{name}.yaml",
+        "folder": "runs/x",
+        "options": {},
+    }
+    return {**values, **changes}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes run folders, runs the script, and returns the lines of the tables."""
+
+    def run(*summaries: dict) -> list[str]:
+        for number, values in enumerate(summaries):
+            folder = tmp_path / "runs" / str(number)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "summary.json").write_text(json.dumps(values))
+        folders = [str(tmp_path / "runs")] if summaries else []
+        output = tmp_path / "RESULTS.md"
+        arguments = [*folders, "--results", str(tmp_path / "results"), "--output", str(output)]
+        assert results.run(arguments) == 0
+        return output.read_text().splitlines()
+
+    return run
+
+
+def section(lines: list[str], title: str) -> list[str]:
+    start = lines.index(f"### {title}")
+    return lines[start : start + 16]
+
+
+def row(lines: list[str], title: str, model: str) -> list[str]:
+    [line] = [line for line in section(lines, title) if line.startswith(f"| {model} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_means_deviations_and_reported_figures(write, tmp_path):
+    lines = write(
+        summary("listops", "sbm", 1, 0.36),
+        summary("listops", "sbm", 2, 0.38),
+        summary("listops", "linear", 1, 0.35, steps=100),
+        summary("text_quick", "sbm", 1, 0.6),
+        summary("text", "full", 1, 0.6, options={"validation": "test"}),
+    )
+    assert row(lines, "listops", "sbm") == [
+        "sbm", "37.00 ± 1.41 (2)", "12.5 %", "25.0 %", "12,345", "5,000 × 128", "1.5 min",
+        "1.5 GiB", "37.45 (20.09 %)",
+    ]  # fmt: skip
+    linear = row(lines, "listops", "linear")
+    assert linear[1] == "35.00 (1)"
+    assert linear[5] == "100 × 128 of 5,000"
+    assert linear[-1] == "37.46"
+    assert row(lines, "listops", "full")[1] == "not run"
+    assert row(lines, "listops", "entmax")[-1] == "–"
+    assert row(lines, "text_quick", "sbm")[1] == "60.00 (1)"
+    assert len(row(lines, "text_quick", "sbm")) == 8
+    assert row(lines, "text", "full")[1] == "60.00 (1), validated on test"
+    command = "`python tasks/lra.py fit --config tasks/configs/listops.yaml`"
+    assert f"- linear 1, sbm 1, sbm 2: {command}" in section(lines, "listops")
+    assert write() == lines  # from what was gathered alone
+    gathered = json.loads((tmp_path / "results" / "listops.json").read_text())
+    assert "folder" not in gathered[0]
+
+
+def test_a_run_again_replaces_the_older(write):
+    write(summary("listops", "sbm", 1, 0.10))
+    lines = write(summary("listops", "sbm", 1, 0.20))
+    assert row(lines, "listops", "sbm")[1] == "20.00 (1)"
+
+
+def test_a_folder_without_runs(tmp_path, capsys):
+    output = tmp_path / "RESULTS.md"
+    arguments = [str(tmp_path), "--results", str(tmp_path / "results"), "--output", str(output)]
+    assert results.run(arguments) == 2
+    assert "expected a finished run with a summary.json, found none" in capsys.readouterr().err
+    assert not output.exists()
