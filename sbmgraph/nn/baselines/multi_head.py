@@ -98,15 +98,6 @@ class MultiHeadAttention(nn.Module):
         self.key = None if inner.share_query_key else nn.Linear(channels, hidden)
         self.value = nn.Linear(channels, hidden)
         self.out = nn.Linear(hidden, channels)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws the projections anew, as :class:`~sbmgraph.nn.SBMConv` does."""
-        for linear in (self.query, self.key, self.value):
-            if linear is not None:
-                linear.reset_parameters()
-                nn.init.xavier_uniform_(linear.weight)
-        self.out.reset_parameters()
 
     def forward(
         self,
