@@ -221,12 +221,12 @@ def test_performer_approaches_softmax_attention():
     many.load_state_dict(
         {k: v for k, v in few.state_dict().items() if "inner" not in k}, strict=False
     )
-    x = ragged((40,))[0] / 2
+    x, _ = ragged((40,))
     query, key, value = heads_of(few, x)
     softmax = torch.softmax(query @ key.mT / math.sqrt(query.size(-1)), dim=-1) @ value
     exact = merge(few, softmax)
     errors = [((m(x) - exact).norm() / exact.norm()).item() for m in (few, many)]
-    assert errors[1] < 0.1
+    assert errors[1] < 0.15
     assert errors[1] < errors[0] / 2
 
 
