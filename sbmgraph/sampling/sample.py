@@ -25,6 +25,10 @@ Sampler = Callable[[SBM, str, float, int], tuple[Tensor, Tensor]]
 KERNELS = {"cpu": "sbmgraph.sampling.cpu", "cuda": "sbmgraph.sampling.gpu"}
 """The module that holds the compiled samplers of each device type."""
 
+COSTS = (48.0, 13.0, 1.0, 0.024)
+"""Nanoseconds on one core for an edge and a block of a node (fastRG), for a pair and a block of a
+pair (dense): ``python benchmarks/fit_cost.py`` fits them anew."""
+
 BYTES_PER_EDGE = 32
 """Peak memory of an edge over sampling, attention and backward: its key in CSR, the transpose (row
 and permutation), two gradient scalars, and slack for the merge."""
@@ -131,8 +135,18 @@ def check_expected_edges(expected: float, possible: float, device: torch.device)
 def _sampler(sbm: SBM, algorithm: str, expected: float, possible: float) -> Sampler:
     """The code that runs ``algorithm`` where ``sbm`` lies."""
     if algorithm == "auto":
-        algorithm = "fastrg" if expected < 0.2 * possible else "dense"
+        algorithm = cheaper_algorithm(sbm, expected, possible)
     module: ModuleType = reference
     if is_available(sbm.device.type):
         module = import_module(KERNELS[sbm.device.type])
     return getattr(module, f"sample_{algorithm}")
+
+
+def cheaper_algorithm(sbm: SBM, expected: float, possible: float) -> str:
+    """fastRG where its modelled cost is the lower one: it pays for edges and for blocks of nodes,
+    the dense algorithm for pairs and for pairs times blocks."""
+    edge, block, pair, pair_block = COSTS
+    nodes = (sbm.num_queries + sbm.num_keys) * sbm.heads
+    fastrg = edge * expected + block * nodes * sbm.num_clusters
+    dense = pair * possible + pair_block * possible * sbm.num_clusters
+    return "fastrg" if fastrg < dense else "dense"
