@@ -133,7 +133,26 @@ def report(results: dict) -> str:
             f"| {row['kind']} | {row['nodes']:,} | {edges:,.1f} | {found['forward_seconds']:.1f} | "
             f"{found['backward_seconds']:.1f} | {found['peak_bytes'] / GIB:.2f} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", _dense_note(results)]) + "\n"
+
+
+def _dense_note(results: dict) -> str:
+    """What the dense model would take on the SBM model's graph."""
+    found = {kind: [] for kind in ("sbm", "dense")}
+    for row in results["rows"]:
+        if not isinstance(row["found"], str):
+            found[row["kind"]].append(row["found"])
+    note = f"Load average at the start: {results['load']:.1f}."
+    if not found["sbm"] or not found["dense"]:
+        return note
+    wanted, largest = found["sbm"][0]["nodes"], found["dense"][-1]
+    seconds = largest["forward_seconds"] + largest["backward_seconds"]
+    minutes = seconds * (wanted / largest["nodes"]) ** 2 / 60
+    return (
+        "PyTorch fuses dense attention on the CPU, so its memory is linear as well and time is what "
+        f"limits it: by its quadratic cost {wanted:,} nodes would take about {minutes:.0f} minutes "
+        f"a step (extrapolated from {largest['nodes']:,}). {note}"
+    )
 
 
 def write(path: Path, content: str) -> None:
@@ -160,6 +179,7 @@ def main() -> None:
         print(json.dumps(measure(args.measure, args)))
         return
 
+    load = os.getloadavg()[0]
     rows = [{"kind": "sbm", "nodes": args.nodes, "found": in_subprocess("sbm", args.nodes, args)}]
     nodes = 2048
     while True:
@@ -173,6 +193,7 @@ def main() -> None:
         "command": shlex.join(["python", "benchmarks/graph_scale.py", *sys.argv[1:]]),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, "
         f"torch-geometric {torch_geometric.__version__}, {torch.get_num_threads()} threads",
+        "load": load,
         "rows": rows,
     }
     write(FOLDER / "graph_scale.json", json.dumps(results, indent=1) + "\n")
