@@ -183,7 +183,7 @@ class SequenceDataModule(L.LightningDataModule):
     def _loading(self) -> dict[str, Any]:
         return {"num_workers": self.num_workers, "pin_memory": self.pin_memory}
 
-    def _ranks(self) -> dict[str, int]:
+    def _ranks(self) -> dict[str, Any]:
         if self.trainer is None:
             return {}
         return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
