@@ -150,8 +150,8 @@ def _dense_note(results: dict) -> str:
     minutes = seconds * (wanted / largest["nodes"]) ** 2 / 60
     return (
         "PyTorch fuses dense attention on the CPU, so its memory is linear as well and time is "
-        f"what limits it: by its quadratic cost {wanted:,} nodes would take about {minutes:.0f} minutes "
-        f"a step (extrapolated from {largest['nodes']:,}). {note}"
+        f"what limits it: by its quadratic cost {wanted:,} nodes would take about {minutes:.0f} "
+        f"minutes a step (extrapolated from {largest['nodes']:,}). {note}"
     )
 
 
