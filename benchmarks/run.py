@@ -429,7 +429,7 @@ def main() -> None:
     if args.child:
         child(args.child[0], int(args.child[1]), float(args.child[2]))
         return
-    rounds = 3 if args.quick else 5
+    rounds = 3
     sizes = (1024, 2048, 4096) if args.quick else (1024, 2048, 4096, 8192, 16384)
     parts: dict[str, Callable[[], Any]] = {
         "attention forward": lambda: attention_forward(rounds),
