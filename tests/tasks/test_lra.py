@@ -75,6 +75,24 @@ def test_fit_trains_and_tests_every_model_and_seed(tmp_path, arguments, capsys):
     assert str(summaries[2]["accuracy"])[:6] in capsys.readouterr().out
 
 
+def test_lightnings_own_flags(tmp_path, arguments):
+    flags = [
+        "--trainer.precision=bf16-mixed",
+        "--trainer.gradient_clip_val=1.0",
+        "--trainer.accumulate_grad_batches=2",
+        "--trainer.max_steps=40",
+        "--trainer.callbacks+=EarlyStopping",
+        "--trainer.callbacks.monitor=val/loss",
+        "--trainer.callbacks.patience=1",
+        "--trainer.callbacks.min_delta=100.0",
+    ]
+    assert main(["fit", *arguments, *flags]) == 0
+    [path] = (tmp_path / "runs").rglob("summary.json")
+    summary = json.loads(path.read_text())
+    assert summary["steps"] == 4  # the second round is no better by 100
+    assert summary["batch_size"] == 8
+
+
 def test_an_earlier_run_is_kept_unless_told(tmp_path, arguments, capsys):
     checkpoint = tmp_path / "runs/tiny/full/seed1/checkpoints/last.ckpt"
     checkpoint.parent.mkdir(parents=True)
