@@ -23,7 +23,6 @@ import pickle
 import platform
 import resource
 import sys
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,21 +51,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         ValueError: If the folder cannot be written or the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = None
+    # A fixed name: what a killed run leaves is overwritten when it goes on.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as file:
-            temporary = file.name
+        with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.remove(temporary)
+        temporary.unlink(missing_ok=True)
         raise ValueError(
             f"{path.parent}: expected a folder with room for {path.name}, but could not write to "
             f"it ({error.strerror or error})"
