@@ -15,6 +15,7 @@ Every file is written beside its place and then moved there, so none is ever tor
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -61,7 +62,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise ValueError(
             f"{path.parent}: expected a folder with room for {path.name}, but could not write to "
             f"it ({error.strerror or error})"
