@@ -36,8 +36,8 @@ from sbmgraph.sampling.reference import MAX_BOUND
 from sbmgraph.sbm import SBM
 
 TILE_ROWS = 512
-TILE_BITS = 2**22
-"""A tile's bitmap has at most this many bits (or one row); half a megabyte fits a core's cache."""
+TILE_BITS = 2**24
+"""A tile's bitmap has at most this many bits, or one row."""
 
 PANEL = 2 * LANES
 """Keys whose probabilities the dense algorithm computes at once."""
@@ -397,7 +397,7 @@ def _place(
             j = drawn[i]
             hits[kept], drawn[kept] = hits[i], j
             limit = np.float64(part[i]) * (2.0**-31 * top)
-            kept += np.int64(limit < member[np.uint64(base + j), block])
+            kept += int(limit < member[np.uint64(base + j), block])
         count = kept
     for i in range(count):
         j = np.uint64(drawn[i])
@@ -424,7 +424,7 @@ def _thin(
     open_ = 0
     for t in range(stop - start):
         unsure[open_] = t
-        open_ += np.int64(random[t] * excess >= 1.0)
+        open_ += int(random[t] * excess >= 1.0)
     if open_ == 0:
         return stop
     for i in range(0, open_, 4):
@@ -443,7 +443,7 @@ def _thin(
     kept = start
     for t in range(stop - start):
         found[kept] = found[start + t]
-        kept += np.int64(random[t] >= 0.0)
+        kept += int(random[t] >= 0.0)
     return kept
 
 
