@@ -231,9 +231,15 @@ def fit(argv: list[str], program: str) -> None:
 
 
 def portable(argv: list[str]) -> list[str]:
-    """The arguments that determine a run's outcome: those that say where its files are, and from
-    which of them it goes on, are left out."""
-    places = ("--runs", "--data.root", "--overwrite", "--ckpt_path")
+    """The arguments that determine a run's outcome: those that say where its files are, from which
+    of them it goes on, and what is shown meanwhile are left out."""
+    places = (
+        "--runs",
+        "--data.root",
+        "--overwrite",
+        "--ckpt_path",
+        "--trainer.enable_progress_bar",
+    )
     kept: list[str] = []
     skip = False
     for argument in argv:
