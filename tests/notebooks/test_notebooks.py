@@ -1,0 +1,55 @@
+"""The notebooks hold their outputs, and run from start to end as they stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+MAX_BYTES = 600_000
+TIMEOUT = 540
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def path(request) -> Path:
+    return request.param
+
+
+def test_all_four_are_there():
+    assert [path.name[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_"]
+
+
+def test_outputs_are_kept_and_small(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    counts = [cell.execution_count for cell in code]
+    assert counts == list(range(1, len(code) + 1)), "run it from start to end before committing"
+    outputs = [output for cell in code for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert path.stat().st_size < MAX_BYTES
+
+
+def test_tells_a_story(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert cells[0].cell_type == "markdown"
+    assert cells[0].source.startswith(f"# {int(path.name[:2])}. ")
+    assert cells[-1].cell_type == "markdown"
+    assert sum(cell.cell_type == "markdown" for cell in cells) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_runs(path):
+    client = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(FOLDER)}}
+    client.NotebookClient(
+        notebook, timeout=TIMEOUT, kernel_name="python3", resources=resources
+    ).execute()
