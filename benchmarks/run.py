@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -276,13 +275,14 @@ def child(kind: str, n: int, density: float) -> None:
         x = torch.randn(n, H * D)
         before = resident()
         step(layer, x)()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(peak - before)
+    print(resident("VmHWM") - before)
 
 
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def resident(field: str = "VmRSS") -> int:
+    """Resident bytes of this process, now or (``VmHWM``) at most. A child's ``ru_maxrss`` would
+    start from its parent's."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(x.split()[1]) * 1024 for x in status if x.startswith(field))
 
 
 # Report ###########################################################################################
