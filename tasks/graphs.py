@@ -501,11 +501,28 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
+REMARKS = """\
+*partners*: the class of a node is a bit that a few nodes of a far community show. *tree-d*: the
+root of a binary tree of depth d finds the one leaf with its key (Alon & Yahav, ICLR 2021). Budgets
+are of minutes on two busy cores: that a model is at chance here says that it did not learn in so
+few steps, not that it cannot.
+
+SBM attention solves *partners* with a small part of the pairs, since what a node must look at is a
+block. Dense and linear attention get the last percent, and a density penalty that goes on pushing
+after the task is solved costs some accuracy (its weakest seed is its sparsest). It loses to dense
+attention on the trees, and varies between seeds: only the root receives a loss, so that the gradient
+of the edge probabilities comes from the few edges which that one query happened to sample, and in
+evaluation an edge that is missing from the sample is a wrong answer. There the density is worth
+paying for; a penalty of 1e-2 kept it from learning at all, so the trees run without."""
+
+
 def section(path: Path) -> str:
     """The results as a section of Markdown: mean ± standard deviation over seeds."""
     content = load(path)
     lines = [
         "## Long-range node classification on generated graphs",
+        "",
+        REMARKS,
         "",
         f"`{content['command']}`, {content['threads']} CPU threads. Accuracy is the test "
         "set's, mean ± standard deviation over seeds; density that of the global attention.",
