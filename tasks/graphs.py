@@ -508,12 +508,12 @@ are of minutes on two busy cores: that a model is at chance here says that it di
 few steps, not that it cannot.
 
 SBM attention solves *partners* with a small part of the pairs, since what a node must look at is a
-block. Dense and linear attention get the last percent, and a density penalty that goes on pushing
-after the task is solved costs some accuracy (its weakest seed is its sparsest). It loses to dense
-attention on the trees, and varies between seeds: only the root receives a loss, so that the gradient
-of the edge probabilities comes from the few edges which that one query happened to sample, and in
-evaluation an edge that is missing from the sample is a wrong answer. There the density is worth
-paying for; a penalty of 1e-2 kept it from learning at all, so the trees run without."""
+block. Dense and linear attention get the last percents; the density penalty goes on pushing after
+the task is solved, and the seed that ends sparsest ends weakest. SBM attention loses to dense
+attention on the deeper trees, and varies between seeds. The likely reasons: only the root receives
+a loss, so that edge probabilities learn from the few edges which that one query happened to sample,
+and in evaluation a leaf that is missing from the sample cannot be read. A penalty of 1e-2 kept it
+from learning at all there (1.8 % density, chance), so the trees run without."""
 
 
 def section(path: Path) -> str:
