@@ -129,8 +129,9 @@ def _image_shape(task: str, shown: list[ReportInput]) -> tuple[int, int] | None:
 def _summary(run: Path) -> dict[str, str]:
     """Facts about the run for the page's head; a run that was cut off has none."""
     path = run / "summary.json"
+    name = "/".join(run.resolve().parts[-3:])
     if not path.is_file():
-        return {"run": str(run), "state": "not finished"}
+        return {"run": name, "state": "not finished"}
     facts: dict[str, Any] = json.loads(path.read_text())
     formats: dict[str, Callable[[Any], str]] = {
         "accuracy": "{:.1%}".format,
@@ -142,7 +143,7 @@ def _summary(run: Path) -> dict[str, str]:
     }
     names = {"accuracy": "test accuracy", "majority": "majority class", "mean_density": "density"}
     known = {key: show for key, show in formats.items() if facts.get(key) is not None}
-    return {"run": str(run)} | {names.get(k, k): show(facts[k]) for k, show in known.items()}
+    return {"run": name} | {names.get(k, k): show(facts[k]) for k, show in known.items()}
 
 
 def _history(run: Path) -> Any:
