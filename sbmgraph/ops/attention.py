@@ -119,11 +119,9 @@ def _edge_attention_fused(
     dropout: float,
 ) -> tuple[Tensor, Callable[[], Tensor]]:
     """The ``"fused"`` backend: output, and a function that computes the weights."""
-    differentiated = (key, value, gate)
-    needs_csc = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in differentiated
-    )
-    csc = graph.csc() if needs_csc else (None, None, None)
+    needs_csc = torch.is_grad_enabled() and (key.requires_grad or value.requires_grad)
+    by_edge = bias is not None or dropout > 0 or fused.needs_csc(query.device.type)
+    csc = graph.csc(perm=by_edge) if needs_csc else (None, None, None)
     seed = torch.randint(2**63 - 1, ()) if dropout > 0 else torch.zeros((), dtype=torch.int64)
     out, lse = torch.ops.sbmgraph.edge_attention(
         query.flatten(0, 1),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,17 @@ from torch import Tensor
 from sbmgraph._jit import LANES, axpy, dot, exp, inline, jit, mix
 from sbmgraph.ops.threads import num_chunks, parallel_for, split_nodes
 
+NEEDS_CSC = False
+"""Edge probabilities' gradients walk the CSR; the transpose can leave ``perm`` out."""
+
 BLOCK = 64
 """Edges whose scores are held at once."""
+
+CACHED_BYTES = 2**15
+"""Dense rows that a sparse product keeps in the first-level cache."""
+
+CACHED_KEYS = 256
+"""Keys whose edges the transpose collects at once."""
 
 # Tensors ##########################################################################################
 
@@ -189,14 +199,14 @@ def _backward_rows(
     """Gradients of what belongs to query vertices and to edges: query, bias, gate."""
     zero, one = query.dtype.type(0), query.dtype.type(1)
     d, width = query.shape[1], grad_out.shape[1]
-    num_keys = key_value.shape[0] // heads
+    num_queries, num_keys = (rowptr.size - 1) // heads, key_value.shape[0] // heads
     score, grad = np.empty(BLOCK, query.dtype), np.empty(BLOCK, query.dtype)
     for head in range(heads):
         base = head * num_keys
         for node in range(start, stop):
             r = node * heads + head
             low, high = rowptr[r], rowptr[r + 1]
-            lse, delta = stats[head * (rowptr.size // heads) + node]
+            lse, delta = stats[head * num_queries + node]
             if grad_query.size:
                 for c in range(d):
                     grad_query[r, c] = zero
@@ -488,39 +498,80 @@ def _edge_dots(start, stop, rate, member, rowptr, col, heads, out):
 
 
 @jit
-def _spmm(start, stop, ptr, index, perm, weight, dense, heads, out):
-    """``out[r] = sum of weight[perm[e]] * dense[index[e]]``; an empty ``perm`` is the identity."""
-    zero = weight.dtype.type(0)
-    width, nodes = out.shape[1], dense.shape[0] // heads
+def _first_edge(col, low, high, key):
+    """The first of the ascending ``col[low:high]`` that is at least ``key``."""
+    while low < high:
+        middle = (low + high) // 2
+        if col[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@jit
+def _spmm(start, stop, rowptr, col, weight, dense, heads, block, out):
+    """``out[r] = sum of weight[e] * dense[key of e]`` over the edges of row ``r``; ``dense`` lies
+    head by head. ``block`` keys at a time stay in cache while all rows pass."""
+    width, num_keys = out.shape[1], dense.shape[0] // heads
+    cursor = np.empty(stop - start, np.int64)
     for head in range(heads):
-        base = head * nodes
+        base = head * num_keys
         for node in range(start, stop):
             r = node * heads + head
-            e, high = ptr[r], ptr[r + 1]
+            cursor[node - start] = rowptr[r]
             for c in range(width):
-                out[r, c] = zero
-            while e + 4 <= high:
-                j = (
-                    base + index[e],
-                    base + index[e + 1],
-                    base + index[e + 2],
-                    base + index[e + 3],
-                )
-                if perm.size:
-                    w = (
-                        weight[perm[e]],
-                        weight[perm[e + 1]],
-                        weight[perm[e + 2]],
-                        weight[perm[e + 3]],
-                    )
-                else:
+                out[r, c] = 0
+        for first in range(0, num_keys, block):
+            limit = first + block
+            for node in range(start, stop):
+                r = node * heads + head
+                e, high = cursor[node - start], rowptr[r + 1]
+                while e + 4 <= high and col[e + 3] < limit:
+                    j = (base + col[e], base + col[e + 1], base + col[e + 2], base + col[e + 3])
                     w = (weight[e], weight[e + 1], weight[e + 2], weight[e + 3])
-                axpy(out, r, w, dense, j, 0, width)
-                e += 4
-            while e < high:
-                w1 = (weight[perm[e]] if perm.size else weight[e],)
-                axpy(out, r, w1, dense, (base + index[e],), 0, width)
-                e += 1
+                    axpy(out, r, w, dense, j, 0, width)
+                    e += 4
+                while e < high and col[e] < limit:
+                    axpy(out, r, (weight[e],), dense, (base + col[e],), 0, width)
+                    e += 1
+                cursor[node - start] = e
+
+
+@jit
+def _spmm_transposed(start, stop, rowptr, col, weight, dense, heads, block, out):
+    """``out[key of e] += weight[e] * dense[row of e]`` for keys in a range: the sums of ``block``
+    keys stay in cache while all rows pass."""
+    width, num_queries = out.shape[1], (rowptr.size - 1) // heads
+    cursor = np.empty(num_queries, np.int64)
+    total = np.empty((block, width), out.dtype)
+    for head in range(heads):
+        for node in range(num_queries):
+            r = node * heads + head
+            cursor[node] = rowptr[r]
+            if start > 0:
+                cursor[node] = _first_edge(col, rowptr[r], rowptr[r + 1], start)
+        for first in range(start, stop, block):
+            limit = min(first + block, stop)
+            total[:] = 0
+            for node in range(num_queries):
+                r = node * heads + head
+                e, high = cursor[node], rowptr[r + 1]
+                while e < high and col[e] < limit:
+                    axpy(total, col[e] - first, (weight[e],), dense, (r,), 0, width)
+                    e += 1
+                cursor[node] = e
+            for key in range(first, limit):
+                for c in range(width):
+                    out[key * heads + head, c] = total[key - first, c]
+
+
+def _keys_at_once(rowptr: Tensor, num_keys: int, wanted: int) -> int:
+    """How many keys to treat at once: ``wanted``, or more where a row would have few edges to
+    them."""
+    pairs = (rowptr.numel() - 1) * num_keys
+    edges = max(int(rowptr[-1]), 1)
+    return max(1, min(max(wanted, 6 * pairs // edges), num_keys))
 
 
 def edge_prob_forward(
@@ -552,28 +603,35 @@ def edge_prob_backward(
     rowptr: Tensor,
     col: Tensor,
     heads: int,
-    colptr: Tensor,
-    row: Tensor,
-    perm: Tensor,
+    colptr: Tensor | None,
+    row: Tensor | None,
+    perm: Tensor | None,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of (rate, member), each where ``needs`` says so: the sparse products with the
-    matrix of ``grad`` and with its transpose."""
+    matrix of ``grad`` and with its transpose. The CSC is not used: both walk the CSR."""
     dtype = _compute_dtype(rate)
     weight = grad.to(dtype).contiguous().numpy()
+    num_keys = member.size(0) // heads
+    csr = (rowptr.numpy(), col.numpy(), weight)
+    wanted = CACHED_BYTES // max(_padded(rate.size(1)) * weight.itemsize, 1)
+    block = _keys_at_once(rowptr, num_keys, wanted)
     grad_rate = grad_member = None
     if needs[0]:
-        none = np.empty(0, np.int64)
         out = _output(rate.size(0), rate.size(1), dtype)
-        dense = _by_head(heads, member)
-        args = (rowptr.numpy(), col.numpy(), none, weight, dense, heads, out.numpy())
-        _run(_spmm, rowptr, heads, *args)
+        _run(_spmm, rowptr, heads, *csr, _by_head(heads, member), heads, block, out.numpy())
         grad_rate = _trimmed(out, rate)
     if needs[1]:
         out = _output(member.size(0), member.size(1), dtype)
-        dense = _by_head(heads, rate)
-        args = (colptr.numpy(), row.numpy(), perm.numpy(), weight, dense, heads, out.numpy())
-        _run(_spmm, colptr, heads, *args)
+        dense = _rows(rate)
+        chunks = min(num_chunks(col.numel()), -(-num_keys // block))
+        cuts = [num_keys * i // chunks for i in range(chunks + 1)] if chunks else [0]
+        parallel_for(
+            lambda start, stop: _spmm_transposed(
+                start, stop, *csr, dense, heads, block, out.numpy()
+            ),
+            pairwise(cuts),
+        )
         grad_member = _trimmed(out, member)
     return grad_rate, grad_member
 
@@ -606,25 +664,34 @@ def _first_positions(counts, colptr):
 
 
 @jit
-def _fill_columns(start, stop, rowptr, col, heads, position, row, perm):
+def _fill_columns(start, stop, rowptr, col, heads, block, position, row, perm):
+    num_keys = position.shape[1]
+    cursor = np.empty(stop - start, np.int64)
     for head in range(heads):
         for node in range(start, stop):
-            r = node * heads + head
-            for e in range(rowptr[r], rowptr[r + 1]):
-                key = col[e]
-                at = position[head, key]
-                position[head, key] = at + 1
-                row[at] = node
-                perm[at] = e
+            cursor[node - start] = rowptr[node * heads + head]
+        for first in range(0, num_keys, block):
+            for node in range(start, stop):
+                e, high = cursor[node - start], rowptr[node * heads + head + 1]
+                while e < high and col[e] < first + block:
+                    key = col[e]
+                    at = position[head, key]
+                    position[head, key] = at + 1
+                    row[at] = node
+                    if perm.size:
+                        perm[at] = e
+                    e += 1
+                cursor[node - start] = e
 
 
 def transpose(
-    rowptr: Tensor, col: Tensor, heads: int, num_keys: int
+    rowptr: Tensor, col: Tensor, heads: int, num_keys: int, with_perm: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Groups the edges of a CSR by key vertex: a stable counting sort.
 
     Returns:
-        ``(colptr, row, perm)`` of :class:`~sbmgraph.graph.CSC`.
+        ``(colptr, row, perm)`` of :class:`~sbmgraph.graph.CSC`; ``perm`` is empty unless
+        ``with_perm``.
     """
     ranges = split_nodes(rowptr, heads)
     if col.numel() < 4 * num_keys * heads or num_chunks(col.numel()) == 1:
@@ -632,8 +699,9 @@ def transpose(
     counts = np.zeros((len(ranges), heads, num_keys), np.int64)
     colptr = torch.empty(num_keys * heads + 1, dtype=torch.int64)
     row = torch.empty(col.numel(), dtype=torch.int32)
-    perm = torch.empty(col.numel(), dtype=torch.int64)
+    perm = torch.empty(col.numel() if with_perm else 0, dtype=torch.int64)
     csr = (rowptr.numpy(), col.numpy(), heads)
+    block = _keys_at_once(rowptr, num_keys, CACHED_KEYS)
     parallel_for(
         lambda chunk, start, stop: _count_columns(start, stop, *csr, counts[chunk]),
         [(chunk, *range_) for chunk, range_ in enumerate(ranges)],
@@ -641,7 +709,7 @@ def transpose(
     _first_positions(counts, colptr.numpy())
     parallel_for(
         lambda chunk, start, stop: _fill_columns(
-            start, stop, *csr, counts[chunk], row.numpy(), perm.numpy()
+            start, stop, *csr, block, counts[chunk], row.numpy(), perm.numpy()
         ),
         [(chunk, *range_) for chunk, range_ in enumerate(ranges)],
     )

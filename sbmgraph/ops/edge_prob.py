@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sbmgraph.graph import SampledGraph
-from sbmgraph.ops.fused import is_available
+from sbmgraph.ops.fused import is_available, needs_csc
 
 CHUNK = 2**22
 
@@ -69,7 +69,9 @@ def spmm(ptr: Tensor, index: Tensor, value: Tensor, dense: Tensor) -> Tensor:
 
 def _fused(rate: Tensor, member: Tensor, graph: SampledGraph, gate: bool) -> Tensor:
     differentiated = torch.is_grad_enabled() and member.requires_grad
-    csc = graph.csc() if differentiated else (None, None, None)
+    csc: tuple = (None, None, None)
+    if differentiated and needs_csc(member.device.type):
+        csc = graph.csc()
     return torch.ops.sbmgraph.edge_prob(
         rate.flatten(0, 1),
         member.flatten(0, 1),

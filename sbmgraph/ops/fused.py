@@ -28,6 +28,13 @@ def kernels(device: torch.device) -> ModuleType:
 
 
 @torch.compiler.assume_constant_result
+def needs_csc(device_type: str) -> bool:
+    """Whether a device's kernels use the whole CSC, for edge probabilities too. The CPU's walk the
+    CSR where they can, and use ``perm`` only to find a bias or a dropped edge."""
+    return getattr(kernels(torch.device(device_type)), "NEEDS_CSC", True)
+
+
+@torch.compiler.assume_constant_result
 def is_available(device_type: str) -> bool:
     """Whether the fused kernels run on a device type; if not, warns once and says why."""
     return device_type in KERNELS and _works(device_type)
@@ -240,7 +247,7 @@ def edge_prob_backward(
 ) -> list[Tensor]:
     """Gradients of rate and member; empty where ``needs`` says not needed."""
     backend = kernels(rate.device)
-    if colptr is None and needs[1]:
+    if colptr is None and needs[1] and needs_csc(rate.device.type):
         colptr, row, perm = backend.transpose(rowptr, col, heads, member.size(0) // heads)
     grads = backend.edge_prob_backward(
         grad.contiguous(),
@@ -287,13 +294,16 @@ edge_prob_backward.register_autograd(_no_second_derivative)
 
 @custom_op("sbmgraph::transpose", mutates_args=())
 def transpose(
-    rowptr: Tensor, col: Tensor, heads: int, num_keys: int
+    rowptr: Tensor, col: Tensor, heads: int, num_keys: int, with_perm: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``(colptr, row, perm)`` of :class:`~sbmgraph.graph.CSC`."""
-    return kernels(col.device).transpose(rowptr, col, heads, num_keys)
+    """``(colptr, row, perm)`` of :class:`~sbmgraph.graph.CSC`; ``perm`` is empty where it is not
+    asked for and the device's kernels do without."""
+    options = () if needs_csc(col.device.type) else (with_perm,)
+    return kernels(col.device).transpose(rowptr, col, heads, num_keys, *options)
 
 
 @transpose.register_fake
-def _(rowptr, col, heads, num_keys):
+def _(rowptr, col, heads, num_keys, with_perm):
     colptr = rowptr.new_empty(num_keys * heads + 1)
-    return colptr, torch.empty_like(col), rowptr.new_empty(col.size(0))
+    full = with_perm or needs_csc(col.device.type)
+    return colptr, torch.empty_like(col), rowptr.new_empty(col.size(0) if full else 0)

@@ -43,8 +43,9 @@ def test_edge_prob_operator(problem: Problem, gate: bool) -> None:
 
 def test_transpose_operator(problem: Problem) -> None:
     graph = problem.graph
-    args = (graph.rowptr, graph.col, H, graph.num_keys)
-    opcheck(torch.ops.sbmgraph.transpose.default, args)
+    for perm in (True, False):
+        args = (graph.rowptr, graph.col, H, graph.num_keys, perm)
+        opcheck(torch.ops.sbmgraph.transpose.default, args)
 
 
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
