@@ -33,7 +33,7 @@ def draw_density(folder: Path) -> None:
         label, color = head.replace("/", ", "), f"C{number % 10}"
         ax.plot(rows["step"] + 1, rows[prefix + head], color=color, label=label)
         ax.plot(rows["step"] + 1, rows[f"train/density/{head}"], ".", ms=2, color=color, alpha=0.4)
-    ax.set(xlabel="optimizer steps", ylabel="expected density (line), sampled with exploration (dots)")
+    ax.set(xlabel="optimizer steps", ylabel="density: expected (line), sampled (dots)")
     ax.set_ylim(bottom=0)
     ax.grid(alpha=0.3)
     figure.legend(loc="outside right center", fontsize="small")
