@@ -62,6 +62,7 @@ class Problem(NamedTuple):
     clusters: int  # K before padding
     exploration: float
     seed: np.uint64
+    expected: float  # edges, at most
 
 
 def _problem(sbm: SBM, exploration: float, seed: int) -> Problem:
@@ -84,6 +85,7 @@ def _problem(sbm: SBM, exploration: float, seed: int) -> Problem:
         sbm.num_clusters,
         float(exploration),
         np.uint64(seed),
+        float(sbm.expected_edges(exploration).detach().sum()),
     )
 
 
@@ -132,6 +134,7 @@ def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Te
         _fastrg_tiles,
         tiles,
         order,
+        problem,
         problem.rate,
         problem.member,
         problem.key_ptr,
@@ -204,14 +207,21 @@ def _tiles(problem: Problem, rows: np.ndarray, most_rows: int, most_bits: int) -
 
 
 def _collect(
-    kernel: Callable[..., np.ndarray], tiles: np.ndarray, rows: np.ndarray, *args: Any
+    kernel: Callable[..., np.ndarray],
+    tiles: np.ndarray,
+    rows: np.ndarray,
+    problem: Problem,
+    *args: Any,
 ) -> list[Part]:
-    """Runs ``kernel`` over ranges of tiles."""
+    """Runs ``kernel`` over ranges of tiles, each with a buffer for somewhat more than its share of
+    the expected edges."""
     parts: list[Part] = []
+    share = 1.2 * problem.expected / max(problem.rate.shape[0], 1)
 
     def work(start: int, stop: int) -> None:
-        col = kernel(start, stop, tiles, rows, *args)
-        parts.append(Part(rows[tiles[start, 2] : tiles[stop - 1, 3]], col))
+        mine = rows[tiles[start, 2] : tiles[stop - 1, 3]]
+        found = np.empty(int(share * mine.size) + 1024, np.int32)
+        parts.append(Part(mine, kernel(start, stop, tiles, rows, found, *args)))
 
     parallel_for(work, _split(len(tiles), 1))
     return parts
@@ -453,6 +463,7 @@ def _fastrg_tiles(
     stop,
     tiles,
     rows,
+    found,
     rate,
     member,
     key_ptr,
@@ -472,7 +483,6 @@ def _fastrg_tiles(
     uniform_table = np.empty((0, 2), np.int32)
     hits, drawn, part = np.empty((3, HITS), np.int32)
     exponential = np.empty(EXPONENTIALS, np.float32)
-    found = np.empty(1024, np.int32)
     size = 0
     bits, summary_bits, most_rows = 0, 0, 0
     for tile in range(start, stop):
@@ -573,7 +583,7 @@ def _fastrg_tiles(
                 )  # fmt: skip
                 thinned += proposed
             count[row] = size - before
-    return found[:size].copy()
+    return found[:size]
 
 
 # Dense ############################################################################################
@@ -596,6 +606,7 @@ def _dense_parts(problem: Problem, rows: np.ndarray, law: str, count: np.ndarray
         _dense_tiles,
         tiles,
         rows,
+        problem,
         problem.rate,
         panels,
         problem.query_ptr,
@@ -656,6 +667,7 @@ def _dense_tiles(
     stop,
     tiles,
     rows,
+    found,
     rate,
     panels,
     query_ptr,
@@ -669,7 +681,6 @@ def _dense_tiles(
 ):
     depth = rate.shape[1]
     num_panels = panel_ptr[-1]
-    found = np.empty(1024, np.int32)
     size = 0
     longest = 0
     for g in range(panel_ptr.size - 1):
@@ -715,4 +726,4 @@ def _dense_tiles(
                     word &= word - np.uint64(1)
                     size += 1
             count[rows[first + r]] = size - before
-    return found[:size].copy()
+    return found[:size]
