@@ -278,8 +278,9 @@ def _block_tables(problem: Problem, mass: np.ndarray, direct: np.ndarray) -> np.
     """The alias table of every graph, head and block that is not ``direct``: [H, K, m, 2] of
     (threshold in units of 2^-31, alias)."""
     graphs, heads = problem.key_ptr.size - 1, problem.heads
-    table = np.empty((heads, problem.clusters, problem.key_ptr[-1], 2), np.int32)
-    if direct.all():
+    num_keys = 0 if direct.all() else int(problem.key_ptr[-1])
+    table = np.empty((heads, problem.clusters, num_keys, 2), np.int32)
+    if num_keys == 0:
         return table
     groups = -(-problem.clusters // LANES)
     size = max(table.size // 2, 1) // max(graphs * heads * groups, 1)
