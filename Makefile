@@ -7,6 +7,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 RUN ?= runs/listops_quick/sbm/seed1
 VENV := .venv
+# Idle OpenMP threads sleep rather than spin, which on a busy machine costs more than the work.
+export OMP_WAIT_POLICY ?= passive
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 

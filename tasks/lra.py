@@ -8,7 +8,11 @@ Usage::
     python tasks/lra.py test --config tasks/configs/text.yaml
 """
 
+import os
 import sys
+
+# Read when torch loads OpenMP: threads that wait by spinning slow a busy machine down tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from sbmgraph.training.cli import main
 
