@@ -1,7 +1,7 @@
 """Sampled edges follow their law: exact binomial bounds at a stated family-wise error rate.
 
-Each statistic is taken over independent replicates: many copies of one small ragged problem, sampled
-as the graphs of one batch.
+Each statistic is taken over independent replicates: many copies of one small ragged problem,
+sampled as the graphs of one batch.
 """
 
 from __future__ import annotations
