@@ -444,7 +444,8 @@ def main() -> None:
         parts["memory"] = lambda: memory_scaling(nodes)
         if not args.quick:
             parts["large layer"] = large_layer
-    command = " ".join(["python", *sys.argv])
+    flags = ["--quick"] * args.quick + (["--only", *args.only] if args.only else [])
+    command = " ".join(["python benchmarks/run.py", *flags])
     results: dict[str, Any] = {"machine": machine(command)}
     args.output.mkdir(parents=True, exist_ok=True)
     for name, run in parts.items():
