@@ -600,7 +600,7 @@ def _dense_parts(problem: Problem, rows: np.ndarray, law: str, count: np.ndarray
         lambda start, stop: _pack_panels(
             start, stop, problem.member, problem.key_ptr, panel_ptr, problem.heads, panels
         ),
-        _split(problem.key_ptr.size - 1, 1) if problem.key_ptr.size > 2 else [(0, 1)],
+        _split(problem.key_ptr.size - 1, 1),
     )
     tiles = _tiles(problem, rows, DENSE_ROWS, 2**62)
     return _collect(
