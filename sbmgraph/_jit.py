@@ -11,6 +11,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 import numpy as np
+from llvmlite.binding import get_host_cpu_features
 from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
@@ -64,6 +65,37 @@ def _indices(context: Any, builder: Any, tuple_: ir.Value, type_: Any) -> list[i
     return [context.cast(builder, value, type_.dtype, types.intp) for value in values]
 
 
+def _broadcast(builder: Any, scalar: ir.Value, vector: ir.Type) -> ir.Value:
+    undefined = ir.Constant(vector, ir.Undefined)
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, lanes)
+
+
+def _lanes(builder: Any, a: ir.Value, b: ir.Value, chosen: list[int]) -> ir.Value:
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen)
+    return builder.shuffle_vector(a, b, mask)
+
+
+def _lane_sums(builder: Any, vectors: list[ir.Value]) -> ir.Value:
+    """The sums over the lanes of :data:`LANES` / 2 vectors as one vector, by halving the lanes of
+    two vectors at a time and laying them side by side."""
+    width = LANES
+    while len(vectors) > 1:
+        starts = range(0, 2 * LANES, width)
+        low, high = (
+            [start + shift + lane for start in starts for lane in range(width // 2)]
+            for shift in (0, width // 2)
+        )
+        vectors = [
+            builder.fadd(_lanes(builder, a, b, low), _lanes(builder, a, b, high))
+            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+        width //= 2
+    even, odd = (_lanes(builder, vectors[0], vectors[0], list(range(k, LANES, 2))) for k in (0, 1))
+    return builder.fadd(even, odd)
+
+
 @intrinsic
 def _dot(typing: Any, a: Any, i: Any, b: Any, rows: Any, start: Any, width: Any) -> Any:
     """``sum(a[i, :width] * b[row, start : start + width])`` for each of a tuple of rows.
@@ -108,48 +140,156 @@ def _dot(typing: Any, a: Any, i: Any, b: Any, rows: Any, start: Any, width: Any)
     return signature, generate
 
 
-@intrinsic
-def _axpy(
-    typing: Any, out: Any, i: Any, weights: Any, b: Any, rows: Any, start: Any, width: Any
-) -> Any:
-    """``out[i, :width] += weight * b[row, start : start + width]`` for each of a tuple of rows.
+DOTS = LANES // 2
+"""Inner products that :data:`dots` computes at once."""
 
-    ``width`` must be a multiple of :data:`LANES`.
+
+@intrinsic
+def _dots(
+    typing: Any, a: Any, i: Any, b: Any, base: Any, index: Any, edge: Any, last: Any, start: Any,
+    width: Any, out: Any, at: Any,
+) -> Any:  # fmt: skip
+    """``out[at + t] = sum(a[i, :width] * b[base + index[edge + t], start : start + width])`` for
+    ``t`` below :data:`DOTS`; edges from ``last`` on repeat the one before it.
+
+    ``width`` must be a multiple of :data:`LANES`, and ``edge`` below ``last``.
     """
-    dtype = out.dtype
-    signature = types.void(out, i, types.UniTuple(dtype, rows.count), b, rows, start, width)
+    signature = types.void(a, i, b, base, index, edge, last, start, width, out, at)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vector = ir.VectorType(_element(dtype), LANES)
-        align = dtype.bitwidth // 8
+        vector = ir.VectorType(_element(a.dtype), LANES)
+        align = a.dtype.bitwidth // 8
+        integer = ir.IntType(64)
+        zero, one = ir.Constant(integer, 0), ir.Constant(integer, 1)
         cast = lambda k: context.cast(builder, args[k], sig.args[k], types.intp)  # noqa: E731
-        zero = ir.Constant(ir.IntType(64), 0)
-        target = _row_pointer(context, builder, out, args[0], cast(1), zero)
-        sources = [
-            _row_pointer(context, builder, b, args[3], row, cast(5))
-            for row in _indices(context, builder, args[4], rows)
-        ]
-        undefined = ir.Constant(vector, ir.Undefined)
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        factors = []
-        for weight in cgutils.unpack_tuple(builder, args[2]):
-            first = builder.insert_element(undefined, weight, ir.Constant(ir.IntType(32), 0))
-            factors.append(builder.shuffle_vector(first, undefined, lanes))
-        step = ir.Constant(ir.IntType(64), LANES)
-        with cgutils.for_range_slice(builder, zero, cast(6), step) as (c, _):
-            total = _load(builder, target, c, vector, align)
-            for factor, source in zip(factors, sources, strict=True):
-                x = _load(builder, source, c, vector, align)
-                product = builder.fmul(factor, x, flags=("contract",))
-                total = builder.fadd(total, product, flags=("contract",))
-            builder.store(total, _vector_at(builder, target, c, vector)).align = align
+        left = _row_pointer(context, builder, a, args[0], cast(1), zero)
+        base_, edge_, start_ = cast(3), cast(5), cast(7)
+        final = builder.sub(cast(6), one)
+        indices = context.make_array(index)(context, builder, args[4]).data
+        rights = []
+        for t in range(DOTS):
+            e = builder.add(edge_, ir.Constant(integer, t))
+            e = builder.select(builder.icmp_signed("<", e, final), e, final)
+            j = builder.sext(builder.load(builder.gep(indices, [e])), integer)
+            row = builder.add(base_, j)
+            rights.append(_row_pointer(context, builder, b, args[2], row, start_))
+        zeros = ir.Constant(vector, [0.0] * LANES)
+        sums = [cgutils.alloca_once_value(builder, zeros) for _ in rights]
+        step = ir.Constant(integer, LANES)
+        with cgutils.for_range_slice(builder, zero, cast(8), step) as (c, _):
+            x = _load(builder, left, c, vector, align)
+            for total, right in zip(sums, rights, strict=True):
+                y = builder.fmul(x, _load(builder, right, c, vector, align), flags=("contract",))
+                builder.store(builder.fadd(builder.load(total), y, flags=("contract",)), total)
+        found = _lane_sums(builder, [builder.load(total) for total in sums])
+        target = context.make_array(out)(context, builder, args[9]).data
+        place = _vector_at(builder, target, cast(10), found.type)
+        builder.store(found, place).align = align
         return context.get_dummy_value()
 
     return signature, generate
 
 
+VECTORS = 8 if get_host_cpu_features().get("avx512f") else 4
+"""Vectors of LANES numbers that the registers hold as sums."""
+
+
+def _accumulator(vectors: int) -> Any:
+    """An intrinsic that sums rows over ``vectors * LANES`` columns in registers."""
+    unroll = min(VECTORS // vectors, 4)  # several sums of few columns hide the latency
+
+    @intrinsic
+    def accumulate(
+        typing: Any, out: Any, i: Any, column: Any, weight: Any, first: Any, b: Any, base: Any,
+        index: Any, low: Any, high: Any, start: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(out, i, column, weight, first, b, base, index, low, high, start)
+        dtype = out.dtype
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            vector = ir.VectorType(_element(dtype), LANES)
+            align = dtype.bitwidth // 8
+            integer = ir.IntType(64)
+            zero = ir.Constant(integer, 0)
+            cast = lambda k: context.cast(builder, args[k], sig.args[k], types.intp)  # noqa: E731
+            offsets = [ir.Constant(integer, v * LANES) for v in range(vectors)]
+            target = _row_pointer(context, builder, out, args[0], cast(1), cast(2))
+            weights = context.make_array(weight)(context, builder, args[3]).data
+            shift = builder.sub(cast(4), cast(8))
+            base_, low_, high_, start_ = cast(6), cast(8), cast(9), cast(10)
+            indices = context.make_array(index)(context, builder, args[7]).data
+            zeros = ir.Constant(vector, [0.0] * LANES)
+            sums = [
+                [cgutils.alloca_once_value(builder, zeros) for _ in offsets] for _ in range(unroll)
+            ]
+            for offset, total in zip(offsets, sums[0], strict=True):
+                builder.store(_load(builder, target, offset, vector, align), total)
+
+            def add(edge: ir.Value, totals: list[ir.Value]) -> None:
+                j = builder.sext(builder.load(builder.gep(indices, [edge])), integer)
+                row = builder.add(base_, j)
+                source = _row_pointer(context, builder, b, args[5], row, start_)
+                scalar = builder.load(builder.gep(weights, [builder.add(edge, shift)]))
+                factor = _broadcast(builder, scalar, vector)
+                for offset, total in zip(offsets, totals, strict=True):
+                    x = _load(builder, source, offset, vector, align)
+                    product = builder.fmul(factor, x, flags=("contract",))
+                    value = builder.fadd(builder.load(total), product, flags=("contract",))
+                    builder.store(value, total)
+
+            count = builder.sub(high_, low_)
+            rest = builder.and_(count, ir.Constant(integer, unroll - 1))
+            whole = builder.sub(high_, rest)
+            step = ir.Constant(integer, unroll)
+            with cgutils.for_range_slice(builder, low_, whole, step) as (edge, _):
+                for u in range(unroll):
+                    add(builder.add(edge, ir.Constant(integer, u)), sums[u])
+            if unroll > 1:
+                with cgutils.for_range_slice(builder, whole, high_, ir.Constant(integer, 1)) as (
+                    edge,
+                    _,
+                ):
+                    add(edge, sums[0])
+            for v, offset in enumerate(offsets):
+                total = builder.load(sums[0][v])
+                for other in sums[1:]:
+                    total = builder.fadd(total, builder.load(other[v]))
+                builder.store(total, _vector_at(builder, target, offset, vector)).align = align
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return accumulate
+
+
+_sum_8: Any = _accumulator(VECTORS)
+_sum_4: Any = _accumulator(4)
+_sum_2: Any = _accumulator(2)
+_sum_1: Any = _accumulator(1)
+
+
 dot: Any = _dot
-axpy: Any = _axpy
+dots: Any = _dots
+
+
+@inline
+def add_rows(out, i, weight, first, b, base, index, low, high, start, width):
+    """``out[i, :width] += sum of weight[first + e - low] * b[base + index[e], start : start +
+    width]`` over the edges ``low <= e < high``; ``width`` must be a multiple of :data:`LANES`."""
+    if low >= high:
+        return
+    c = 0
+    while c + VECTORS * LANES <= width:
+        _sum_8(out, i, c, weight, first, b, base, index, low, high, start + c)
+        c += VECTORS * LANES
+    if c + 4 * LANES <= width:
+        _sum_4(out, i, c, weight, first, b, base, index, low, high, start + c)
+        c += 4 * LANES
+    if c + 2 * LANES <= width:
+        _sum_2(out, i, c, weight, first, b, base, index, low, high, start + c)
+        c += 2 * LANES
+    if c < width:
+        _sum_1(out, i, c, weight, first, b, base, index, low, high, start + c)
 
 
 # Functions ########################################################################################
@@ -199,8 +339,28 @@ def _bits(typing: Any, x: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
+@intrinsic
+def _take_marks(typing: Any, marks: Any, start: Any) -> Any:
+    """Which of the 64 bytes from ``start`` are not 0, as the bits of an uint64; clears them."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(8), 64)
+        data = context.make_array(marks)(context, builder, args[0]).data
+        pointer = _vector_at(
+            builder, data, context.cast(builder, args[1], start, types.intp), vector
+        )
+        found = builder.load(pointer)
+        found.align = 1
+        zeros = ir.Constant(vector, [0] * 64)
+        builder.store(zeros, pointer).align = 1
+        return builder.bitcast(builder.icmp_unsigned("!=", found, zeros), ir.IntType(64))
+
+    return types.uint64(marks, start), generate
+
+
 trailing_zeros: Any = _trailing_zeros
 bits: Any = _bits
+take_marks: Any = _take_marks
 
 
 def exp(x: float) -> float:
@@ -214,21 +374,35 @@ def _exp(x):
         return lambda x: math.exp(x)
 
     def float32_exp(x):
-        # exp(x) = 2^n exp(r) with |r| <= log(2) / 2; minimax coefficients as in Cephes' expf.
         clipped = np.float32(-87.0) if x < np.float32(-87.0) else x
-        n = _round(clipped * np.float32(1.44269504))
-        r = clipped - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-        p = np.float32(1.9875691500e-4)
-        p = p * r + np.float32(1.3981999507e-3)
-        p = p * r + np.float32(8.3334519073e-3)
-        p = p * r + np.float32(4.1665795894e-2)
-        p = p * r + np.float32(1.6666665459e-1)
-        p = p * r + np.float32(5.0000001201e-1)
-        y = p * r * r + r + np.float32(1.0)
-        y = y * _as_float((np.int32(n) + np.int32(127)) << np.int32(23))
+        power, fraction = _exp_parts(clipped)
+        y = (fraction + np.float32(1.0)) * power
         return np.float32(0.0) if x < np.float32(-87.0) else y
 
     return float32_exp
+
+
+@inline
+def _exp_parts(x):
+    """``(p, f)`` with ``exp(x) = p * (1 + f)``, p a power of 2, for float32 from -87 to 88."""
+    # exp(x) = 2^n exp(r) with |r| <= log(2) / 2; minimax coefficients as in Cephes' expf.
+    n = _round(x * np.float32(1.44269504))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    return _as_float((np.int32(n) + np.int32(127)) << np.int32(23)), p * r * r + r
+
+
+@inline
+def one_minus_exp(x):
+    """``1 - exp(-x)`` of a float32 in [0, 87], precise for small ``x`` too; loops over it
+    vectorise."""
+    power, fraction = _exp_parts(-x)
+    return (np.float32(1.0) - power) - fraction * power
 
 
 # Random numbers ###################################################################################
@@ -312,16 +486,12 @@ def _multiply(typing: Any, a: Any, rows: Any, b: Any, first: Any, depth: Any, ou
         target = _row_pointer(context, builder, out, args[5], zero, zero)
         zeros = ir.Constant(vector, [0.0] * LANES)
         sums = [[cgutils.alloca_once_value(builder, zeros) for _ in range(2)] for _ in lefts]
-        undefined = ir.Constant(vector, ir.Undefined)
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
         with cgutils.for_range_slice(builder, zero, cast(4), ir.Constant(integer, 1)) as (k, _):
             base = builder.mul(k, ir.Constant(integer, 2 * LANES))
             offsets = [base, builder.add(base, ir.Constant(integer, LANES))]
             columns = [_load(builder, right, offset, vector, align) for offset in offsets]
             for left, pair in zip(lefts, sums, strict=True):
-                scalar = builder.load(builder.gep(left, [k]))
-                first_ = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-                factor = builder.shuffle_vector(first_, undefined, lanes)
+                factor = _broadcast(builder, builder.load(builder.gep(left, [k])), vector)
                 for column, total in zip(columns, pair, strict=True):
                     product = builder.fmul(factor, column, flags=("contract",))
                     value = builder.fadd(builder.load(total), product, flags=("contract",))

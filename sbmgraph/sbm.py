@@ -193,7 +193,7 @@ class SBM:
         if self._rate is None or (wanted and not self._rate.requires_grad):
             with torch.autocast(self.device.type, enabled=False):
                 rate = torch.einsum("nhk,hkl->nhl", self.query_membership, self.affinity)
-            self._rate = rate.contiguous()
+            self._rate = rate
         return self._rate
 
     def expected_edges(self, exploration: float = 0.0) -> Tensor:

@@ -167,7 +167,7 @@ class SBMConv(MessagePassing):
         self.explain = False
 
         channels = heads * out_channels
-        options = {"bias": bias, "weight_initializer": "glorot", "bias_initializer": "zeros"}
+        options = {"bias": bias, "bias_initializer": "zeros"}
         self.lin_query = Linear(in_channels[1], channels, **options)
         self.lin_key = Linear(in_channels[0], channels, **options)
         self.lin_value = Linear(in_channels[0], channels, **options)

@@ -86,7 +86,7 @@ class MembershipNetwork(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             hidden, clusters = _at_least_float32(hidden), _at_least_float32(self.clusters)
             logits = torch.einsum("nhd,hkd->nhk", hidden, clusters) + self.offset
-            return torch.sigmoid(logits).contiguous()
+            return torch.sigmoid(logits)
 
     def affinity(self) -> Tensor:
         """The block affinities :math:`\\mathbf{B}` [H, K, K]; each head's sum to 1."""

@@ -92,19 +92,36 @@ def edge_attention(
     if scale is None:
         scale = max(query.size(-1), 1) ** -0.5
     wants_weight_gradient = return_weights and backend == "auto" and torch.is_grad_enabled()
-    run: Callable[..., Any] = edge_attention_pyg
+    run: Callable[..., Any] = _edge_attention_pyg
     if backend != "pyg" and not wants_weight_gradient and fused.is_available(query.device.type):
         run = _edge_attention_fused
-    gate = None
-    if sbm is not None and torch.is_grad_enabled():
-        gate = edge_gate(sbm.rate, sbm.key_membership, graph, run is _edge_attention_fused)
-        if learned is not None:
-            gate = torch.where(learned, gate, gate.detach())
     active = dropout if training else 0.0
-    out, weights = run(query, key, value, graph, gate, bias, estimator, scale, active)
+    options = (graph, sbm, bias, learned, estimator, scale, active)
+    out, weights = run(query, key, value, *options)
     if not return_weights:
         return out
     return out, weights() if callable(weights) else weights
+
+
+def _edge_attention_pyg(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    graph: SampledGraph,
+    sbm: SBM | None,
+    bias: Tensor | None,
+    learned: Tensor | None,
+    estimator: str,
+    scale: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor]:
+    """The ``"pyg"`` backend: output and weights."""
+    gate = None
+    if sbm is not None and torch.is_grad_enabled():
+        gate = edge_gate(sbm.rate, sbm.key_membership, graph)
+        if learned is not None:
+            gate = torch.where(learned, gate, gate.detach())
+    return edge_attention_pyg(query, key, value, graph, gate, bias, estimator, scale, dropout)
 
 
 def _edge_attention_fused(
@@ -112,23 +129,32 @@ def _edge_attention_fused(
     key: Tensor,
     value: Tensor,
     graph: SampledGraph,
-    gate: Tensor | None,
+    sbm: SBM | None,
     bias: Tensor | None,
+    learned: Tensor | None,
     estimator: str,
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Callable[[], Tensor]]:
     """The ``"fused"`` backend: output, and a function that computes the weights."""
-    needs_csc = torch.is_grad_enabled() and (key.requires_grad or value.requires_grad)
-    by_edge = bias is not None or dropout > 0 or fused.needs_csc(query.device.type)
-    csc = graph.csc(perm=by_edge) if needs_csc else (None, None, None)
+    grad = torch.is_grad_enabled()
+    rate = member = None
+    if sbm is not None and grad:
+        rate, member = sbm.rate, sbm.key_membership
+    needs_csc = any(x is not None and x.requires_grad for x in (key, value, member))
+    by_edge = bias is not None or learned is not None or dropout > 0
+    csc = (None, None, None)
+    if grad and needs_csc:
+        csc = graph.csc(perm=by_edge or fused.needs_perm(query.device.type))
     seed = torch.randint(2**63 - 1, ()) if dropout > 0 else torch.zeros((), dtype=torch.int64)
     out, lse = torch.ops.sbmgraph.edge_attention(
         query.flatten(0, 1),
         key.flatten(0, 1),
         value.flatten(0, 1),
         bias,
-        gate,
+        rate,
+        member,
+        learned,
         graph.rowptr,
         graph.col,
         *csc,

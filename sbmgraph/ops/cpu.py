@@ -1,9 +1,9 @@
 """Edge attention, edge probabilities and the transpose as compiled CPU kernels.
 
 Every function works on vertices: rows of ``[n * H, channels]`` numbered ``node * H + head``. What
-is gathered is first copied head by head (``[H * m, channels]``), because one head's rows then fit
-the cache; no tensor of shape ``[edges, channels]`` exists. Half precisions are computed in float32,
-from inputs cast in the same copy.
+is gathered lies head by head (``[H * m, channels]``), because one head's rows then fit the cache;
+no tensor of shape ``[edges, channels]`` exists. Half precisions are computed in float32, from
+inputs cast while they are laid out.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph._jit import LANES, axpy, dot, exp, inline, jit, mix
+from sbmgraph._jit import DOTS, LANES, add_rows, dots, exp, inline, jit, mix
 from sbmgraph.ops.threads import num_chunks, parallel_for, split_nodes
 
-NEEDS_CSC = False
-"""Edge probabilities' gradients walk the CSR; the transpose can leave ``perm`` out."""
+NEEDS_PERM = False
+"""Without bias, dropout or given edges the kernels work with an empty ``perm``."""
 
 BLOCK = 64
 """Edges whose scores are held at once."""
 
-CACHED_BYTES = 2**15
-"""Dense rows that a sparse product keeps in the first-level cache."""
+CACHED_BYTES = 2**20
+"""Dense rows that a sparse product keeps in the second-level cache."""
 
 CACHED_KEYS = 256
 """Keys whose edges the transpose collects at once."""
@@ -75,10 +75,26 @@ def _trimmed(padded: Tensor, like: Tensor) -> Tensor:
     return padded[:, : like.size(1)].to(like.dtype).contiguous()
 
 
+def _head_rows(tensor: Tensor) -> np.ndarray:
+    """``[H * nodes, channels]`` of a tensor ``[nodes, H, channels]``; no copy where it lies head by
+    head already and needs no padding."""
+    return _rows(tensor.transpose(0, 1).reshape(-1, tensor.size(2)))
+
+
+def _head_output(like: Tensor, dtype: torch.dtype) -> Tensor:
+    return _output(like.size(0) * like.size(1), like.size(2), dtype)
+
+
+def _from_head_rows(padded: Tensor, like: Tensor) -> Tensor:
+    """The tensor ``[nodes, H, channels]``, lying head by head, of padded rows."""
+    out = padded[:, : like.size(2)].to(like.dtype)
+    return out.view(like.size(1), like.size(0), like.size(2)).transpose(0, 1)
+
+
 def _optional(tensor: Tensor | None, dtype: torch.dtype) -> np.ndarray:
     """An empty array stands for no tensor, so that kernels need one signature only."""
     if tensor is None:
-        return np.empty(0, dtype=torch.empty(0, dtype=dtype).numpy().dtype)
+        return torch.zeros(0, dtype=dtype).numpy()
     return tensor.to(dtype).contiguous().numpy()
 
 
@@ -99,7 +115,7 @@ def _forward_rows(
     zero, one = query.dtype.type(0), query.dtype.type(1)
     d, width = query.shape[1], out.shape[1]
     num_keys = key_value.shape[0] // heads
-    score = np.empty(BLOCK, query.dtype)
+    score = np.empty(BLOCK + DOTS, query.dtype)
     for head in range(heads):
         base = head * num_keys
         for node in range(start, stop):
@@ -110,17 +126,8 @@ def _forward_rows(
                 out[r, c] = zero
             for first in range(low, high, BLOCK):
                 count = min(BLOCK, high - first)
-                t = 0
-                while t + 4 <= count:
-                    e = first + t
-                    j = (base + col[e], base + col[e + 1], base + col[e + 2], base + col[e + 3])
-                    score[t], score[t + 1], score[t + 2], score[t + 3] = dot(
-                        query, r, key_value, j, 0, d
-                    )
-                    t += 4
-                while t < count:
-                    score[t] = dot(query, r, key_value, (base + col[first + t],), 0, d)[0]
-                    t += 1
+                for t in range(0, count, DOTS):
+                    dots(query, r, key_value, base, col, first + t, high, 0, d, score, t)
                 for t in range(count):
                     score[t] *= scale
                 if bias.size:
@@ -141,16 +148,7 @@ def _forward_rows(
                 if dropout > 0:
                     for t in range(count):
                         score[t] *= _keep(seed, first + t, dropout, one)
-                t = 0
-                while t + 4 <= count:
-                    e = first + t
-                    j = (base + col[e], base + col[e + 1], base + col[e + 2], base + col[e + 3])
-                    p = (score[t], score[t + 1], score[t + 2], score[t + 3])
-                    axpy(out, r, p, key_value, j, d, width)
-                    t += 4
-                while t < count:
-                    axpy(out, r, (score[t],), key_value, (base + col[first + t],), d, width)
-                    t += 1
+                add_rows(out, r, score, 0, key_value, base, col, first, first + count, d, width)
             if high > low:
                 lse[r] = top + math.log(total)
                 for c in range(width):
@@ -177,32 +175,32 @@ def _max(score, count, start):
 
 
 @jit
+def _most_edges(start, stop, ptr, heads):
+    """The number of edges that the head with the most has in a range of nodes."""
+    out = 0
+    for head in range(heads):
+        count = 0
+        for node in range(start, stop):
+            count += ptr[node * heads + head + 1] - ptr[node * heads + head]
+        out = max(out, count)
+    return out
+
+
+@jit
 def _backward_rows(
-    start,
-    stop,
-    query,
-    grad_out,
-    key_value,
-    stats,
-    rowptr,
-    col,
-    heads,
-    bias,
-    scale,
-    dropout,
-    seed,
-    clip,
-    grad_query,
-    grad_bias,
-    grad_gate,
-):
-    """Gradients of what belongs to query vertices and to edges: query, bias, gate."""
+    start, stop, query, grad_out, key_value, stats, rowptr, col, heads, bias, learned, scale,
+    dropout, seed, clip, member, block, grad_query, grad_bias, grad_rate,
+):  # fmt: skip
+    """Gradients of what belongs to query vertices and to edges: query, rate, bias."""
     zero, one = query.dtype.type(0), query.dtype.type(1)
     d, width = query.shape[1], grad_out.shape[1]
     num_queries, num_keys = (rowptr.size - 1) // heads, key_value.shape[0] // heads
-    score, grad = np.empty(BLOCK, query.dtype), np.empty(BLOCK, query.dtype)
+    score, grad = np.empty(BLOCK + DOTS, query.dtype), np.empty(BLOCK + DOTS, query.dtype)
+    gated = grad_rate.size > 0
+    gate = np.empty(_most_edges(start, stop, rowptr, heads) if gated else 0, query.dtype)
     for head in range(heads):
         base = head * num_keys
+        done = 0
         for node in range(start, stop):
             r = node * heads + head
             low, high = rowptr[r], rowptr[r + 1]
@@ -212,22 +210,9 @@ def _backward_rows(
                     grad_query[r, c] = zero
             for first in range(low, high, BLOCK):
                 count = min(BLOCK, high - first)
-                t = 0
-                while t + 4 <= count:
-                    e = first + t
-                    j = (base + col[e], base + col[e + 1], base + col[e + 2], base + col[e + 3])
-                    score[t], score[t + 1], score[t + 2], score[t + 3] = dot(
-                        query, r, key_value, j, 0, d
-                    )
-                    grad[t], grad[t + 1], grad[t + 2], grad[t + 3] = dot(
-                        grad_out, r, key_value, j, d, width
-                    )
-                    t += 4
-                while t < count:
-                    j1 = (base + col[first + t],)
-                    score[t] = dot(query, r, key_value, j1, 0, d)[0]
-                    grad[t] = dot(grad_out, r, key_value, j1, d, width)[0]
-                    t += 1
+                for t in range(0, count, DOTS):
+                    dots(query, r, key_value, base, col, first + t, high, 0, d, score, t)
+                    dots(grad_out, r, key_value, base, col, first + t, high, d, width, grad, t)
                 for t in range(count):
                     score[t] *= scale
                 if bias.size:
@@ -241,110 +226,120 @@ def _backward_rows(
                 if grad_bias.size:
                     for t in range(count):
                         grad_bias[first + t] = grad[t]
-                if grad_gate.size and clip:
-                    for t in range(count):
-                        grad_gate[first + t] = min(max(grad[t], -one), one)
-                elif grad_gate.size:
-                    for t in range(count):
-                        grad_gate[first + t] = grad[t] * score[t]
+                if gated:
+                    _gate_gradient(grad, score, count, clip, gate, done)
+                    if learned.size:
+                        for t in range(count):
+                            gate[done + t] *= learned[first + t]
+                    done += count
                 if grad_query.size == 0:
                     continue
                 for t in range(count):
                     grad[t] *= scale
-                t = 0
-                while t + 4 <= count:
-                    e = first + t
-                    j = (base + col[e], base + col[e + 1], base + col[e + 2], base + col[e + 3])
-                    p = (grad[t], grad[t + 1], grad[t + 2], grad[t + 3])
-                    axpy(grad_query, r, p, key_value, j, 0, d)
-                    t += 4
-                while t < count:
-                    axpy(grad_query, r, (grad[t],), key_value, (base + col[first + t],), 0, d)
-                    t += 1
+                add_rows(grad_query, r, grad, 0, key_value, base, col, first, first + count, 0, d)
+        if gated:
+            _spmm(start, stop, rowptr, col, heads, head, gate, member, block, grad_rate)
+
+
+@inline
+def _gate_gradient(grad, score, count, clip, out, at):
+    """From gradients by the (biased) scores to gradients by the mask, see
+    :func:`sbmgraph.ops.edge_attention`."""
+    one = grad.dtype.type(1)
+    if clip:
+        for t in range(count):
+            out[at + t] = min(max(grad[t], -one), one)
+    else:
+        for t in range(count):
+            out[at + t] = grad[t] * score[t]
 
 
 @jit
 def _backward_columns(
-    start,
-    stop,
-    key,
-    value,
-    query_grad,
-    stats,
-    colptr,
-    row,
-    perm,
-    heads,
-    bias,
-    scale,
-    dropout,
-    seed,
-    grad_key,
-    grad_value,
-):
-    """Gradients of what belongs to key vertices: key and value."""
-    zero, one = key.dtype.type(0), key.dtype.type(1)
+    start, stop, key, value, query_grad, stats, colptr, row, perm, heads, bias, learned, scale,
+    dropout, seed, clip, rate, block, grad_key, grad_value, grad_member,
+):  # fmt: skip
+    """Gradients of what belongs to key vertices: key, value, membership."""
+    one = key.dtype.type(1)
     d, width = key.shape[1], value.shape[1]
     num_queries = query_grad.shape[0] // heads
-    score, grad = np.empty(BLOCK, key.dtype), np.empty(BLOCK, key.dtype)
+    score, grad = np.empty(BLOCK + DOTS, key.dtype), np.empty(BLOCK + DOTS, key.dtype)
+    weight, keep = np.empty(BLOCK, key.dtype), np.empty(BLOCK, key.dtype)
+    gated = grad_member.size > 0
+    gate = np.empty(_most_edges(start, stop, colptr, heads) if gated else 0, key.dtype)
     for head in range(heads):
         base = head * num_queries
+        done = 0
         for node in range(start, stop):
             r = node * heads + head
             low, high = colptr[r], colptr[r + 1]
-            for c in range(d):
-                grad_key[r, c] = zero
-            for c in range(width):
-                grad_value[r, c] = zero
+            grad_key[r] = 0
+            grad_value[r] = 0
             for first in range(low, high, BLOCK):
                 count = min(BLOCK, high - first)
-                t = 0
-                while t + 4 <= count:
-                    e = first + t
-                    i = (base + row[e], base + row[e + 1], base + row[e + 2], base + row[e + 3])
-                    score[t], score[t + 1], score[t + 2], score[t + 3] = dot(
-                        key, r, query_grad, i, 0, d
-                    )
-                    grad[t], grad[t + 1], grad[t + 2], grad[t + 3] = dot(
-                        value, r, query_grad, i, d, width
-                    )
-                    t += 4
-                while t < count:
-                    i1 = (base + row[first + t],)
-                    score[t] = dot(key, r, query_grad, i1, 0, d)[0]
-                    grad[t] = dot(value, r, query_grad, i1, d, width)[0]
-                    t += 1
+                for t in range(0, count, DOTS):
+                    dots(key, r, query_grad, base, row, first + t, high, 0, d, score, t)
+                    dots(value, r, query_grad, base, row, first + t, high, d, width, grad, t)
                 for t in range(count):
-                    score[t] = score[t] * scale - stats[base + row[first + t], 0]
+                    score[t] *= scale
                 if bias.size:
                     for t in range(count):
                         score[t] += bias[perm[first + t]]
                 for t in range(count):
-                    score[t] = exp(score[t])
+                    weight[t] = score[t] - stats[base + row[first + t], 0]
+                for t in range(count):
+                    weight[t] = exp(weight[t])
                 if dropout > 0:
                     for t in range(count):
-                        keep = _keep(seed, perm[first + t], dropout, one)
-                        delta = stats[base + row[first + t], 1]
-                        grad[t] = scale * score[t] * (grad[t] * keep - delta)
-                        score[t] *= keep
-                else:
+                        keep[t] = _keep(seed, perm[first + t], dropout, one)
+                        grad[t] *= keep[t]
+                for t in range(count):
+                    grad[t] = weight[t] * (grad[t] - stats[base + row[first + t], 1])
+                if gated:
+                    _gate_gradient(grad, score, count, clip, gate, done)
+                    if learned.size:
+                        for t in range(count):
+                            gate[done + t] *= learned[perm[first + t]]
+                    done += count
+                for t in range(count):
+                    grad[t] *= scale
+                if dropout > 0:
                     for t in range(count):
-                        delta = stats[base + row[first + t], 1]
-                        grad[t] = scale * score[t] * (grad[t] - delta)
-                t = 0
-                while t + 4 <= count:
-                    e = first + t
-                    i = (base + row[e], base + row[e + 1], base + row[e + 2], base + row[e + 3])
-                    ds = (grad[t], grad[t + 1], grad[t + 2], grad[t + 3])
-                    axpy(grad_key, r, ds, query_grad, i, 0, d)
-                    p = (score[t], score[t + 1], score[t + 2], score[t + 3])
-                    axpy(grad_value, r, p, query_grad, i, d, width)
-                    t += 4
-                while t < count:
-                    i1 = (base + row[first + t],)
-                    axpy(grad_key, r, (grad[t],), query_grad, i1, 0, d)
-                    axpy(grad_value, r, (score[t],), query_grad, i1, d, width)
-                    t += 1
+                        weight[t] *= keep[t]
+                last = first + count
+                add_rows(grad_key, r, grad, 0, query_grad, base, row, first, last, 0, d)
+                add_rows(grad_value, r, weight, 0, query_grad, base, row, first, last, d, width)
+        if gated:
+            _spmm(start, stop, colptr, row, heads, head, gate, rate, block, grad_member)
+
+
+@jit
+def _spmm(start, stop, ptr, index, heads, head, weight, dense, block, out):
+    """``out[i] = sum of weight[e] * dense[index[e]]`` over the edges of one head's nodes in a
+    range. ``weight`` lists the range's edges of that head; ``dense`` and ``out`` lie head by head.
+    ``block`` rows of ``dense`` at a time stay in cache while all nodes of the range pass."""
+    nodes, others, width = out.shape[0] // heads, dense.shape[0] // heads, out.shape[1]
+    cursor, shift = np.empty(stop - start, np.int64), np.empty(stop - start, np.int64)
+    done = 0
+    for node in range(start, stop):
+        low, high = ptr[node * heads + head], ptr[node * heads + head + 1]
+        cursor[node - start], shift[node - start] = low, done - low
+        done += high - low
+        out[head * nodes + node] = 0
+    for limit in range(block, others + block, block):
+        for node in range(start, stop):
+            low, high = cursor[node - start], ptr[node * heads + head + 1]
+            last = high
+            if limit < others:
+                last = low
+                while last < high and index[last] < limit:
+                    last += 1
+            first = low + shift[node - start]
+            add_rows(
+                out, head * nodes + node, weight, first, dense, head * others, index, low, last, 0,
+                width,
+            )  # fmt: skip
+            cursor[node - start] = last
 
 
 def _run(kernel: Callable[..., Any], ptr: Tensor, heads: int, *args: Any) -> None:
@@ -402,20 +397,24 @@ def attention_backward(
     rowptr: Tensor,
     col: Tensor,
     heads: int,
-    colptr: Tensor,
-    row: Tensor,
-    perm: Tensor,
+    colptr: Tensor | None,
+    row: Tensor | None,
+    perm: Tensor | None,
     bias: Tensor | None,
+    rate: Tensor | None,
+    member: Tensor | None,
+    learned: Tensor | None,
     scale: float,
     dropout: float,
     seed: int,
     estimator: str,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of (query, key, value, bias, gate), each where ``needs`` says so.
+    """Gradients of (query, key, value, bias, rate, member), each where ``needs`` says so; rate
+    :obj:`[n, H, K]` and member :obj:`[m, H, K]` take those of the straight-through gate.
 
-    The weights are recomputed from the log-sum-exp: once along the rows for query, bias and gate,
-    once along the columns for key and value.
+    The weights are recomputed from the log-sum-exp: once along the rows for query, bias and rate,
+    once along the columns for key, value and member.
     """
     dtype = _compute_dtype(query)
     delta = (out.to(dtype) * grad_out.to(dtype)).sum(-1)
@@ -423,15 +422,21 @@ def attention_backward(
     shared = (
         heads,
         _optional(bias, dtype),
+        _optional(learned, torch.uint8),
         stats.numpy().dtype.type(scale),
         stats.numpy().dtype.type(dropout),
         np.uint64(seed),
+        estimator == "mask",
     )
-    grads: list[Tensor | None] = [None] * 5
+    none = torch.empty(0, LANES, dtype=dtype)
+    factors: list[np.ndarray] = [none.numpy()] * 2
+    if rate is not None and member is not None and (needs[4] or needs[5]):
+        factors = [_head_rows(rate.to(dtype)), _head_rows(member.to(dtype))]
+    grads: list[Tensor | None] = [None] * 6
     if needs[0] or needs[3] or needs[4]:
         grad_query = _output(query.size(0) if needs[0] else 0, query.size(1), dtype)
         grad_bias = torch.empty(col.numel() if needs[3] else 0, dtype=dtype)
-        grad_gate = torch.empty(col.numel() if needs[4] else 0, dtype=dtype)
+        grad_rate = _head_output(rate, dtype) if needs[4] and rate is not None else none
         _run(
             _backward_rows,
             rowptr,
@@ -443,20 +448,25 @@ def attention_backward(
             rowptr.numpy(),
             col.numpy(),
             *shared,
-            estimator == "mask",
+            factors[1],
+            _rows_at_once(rowptr, factors[1], heads),
             grad_query.numpy(),
             grad_bias.numpy(),
-            grad_gate.numpy(),
+            grad_rate.numpy(),
         )
         if needs[0]:
             grads[0] = _trimmed(grad_query, query)
         if needs[3]:
             grads[3] = grad_bias if bias is None else grad_bias.to(bias.dtype)
-        if needs[4]:
-            grads[4] = grad_gate
-    if needs[1] or needs[2]:
+        if needs[4] and rate is not None:
+            grads[4] = _from_head_rows(grad_rate, rate)
+    if needs[1] or needs[2] or needs[5]:
+        if colptr is None or row is None or perm is None:
+            by_edge = bias is not None or learned is not None or dropout > 0
+            colptr, row, perm = transpose(rowptr, col, heads, key.size(0) // heads, by_edge)
         grad_key = _output(key.size(0), key.size(1), dtype)
         grad_value = _output(value.size(0), value.size(1), dtype)
+        grad_member = _head_output(member, dtype) if needs[5] and member is not None else none
         _run(
             _backward_columns,
             colptr,
@@ -469,11 +479,16 @@ def attention_backward(
             row.numpy(),
             perm.numpy(),
             *shared,
+            factors[0],
+            _rows_at_once(colptr, factors[0], heads),
             grad_key.numpy(),
             grad_value.numpy(),
+            grad_member.numpy(),
         )
         grads[1] = _trimmed(grad_key, key) if needs[1] else None
         grads[2] = _trimmed(grad_value, value) if needs[2] else None
+        if needs[5] and member is not None:
+            grads[5] = _from_head_rows(grad_member, member)
     return tuple(grads)
 
 
@@ -482,117 +497,51 @@ def attention_backward(
 
 @jit
 def _edge_dots(start, stop, rate, member, rowptr, col, heads, out):
-    width, num_keys = rate.shape[1], member.shape[0] // heads
+    width, num_queries, num_keys = rate.shape[1], rate.shape[0] // heads, member.shape[0] // heads
+    found = np.empty(DOTS, out.dtype)
     for head in range(heads):
-        base = head * num_keys
         for node in range(start, stop):
             r = node * heads + head
-            e, high = rowptr[r], rowptr[r + 1]
-            while e + 4 <= high:
-                j = (base + col[e], base + col[e + 1], base + col[e + 2], base + col[e + 3])
-                out[e], out[e + 1], out[e + 2], out[e + 3] = dot(rate, r, member, j, 0, width)
-                e += 4
-            while e < high:
-                out[e] = dot(rate, r, member, (base + col[e],), 0, width)[0]
-                e += 1
+            low, high = rowptr[r], rowptr[r + 1]
+            mine, base = head * num_queries + node, head * num_keys
+            for e in range(low, high, DOTS):
+                dots(rate, mine, member, base, col, e, high, 0, width, found, 0)
+                for t in range(min(DOTS, high - e)):
+                    out[e + t] = found[t]
 
 
 @jit
-def _first_edge(col, low, high, key):
-    """The first of the ascending ``col[low:high]`` that is at least ``key``."""
-    while low < high:
-        middle = (low + high) // 2
-        if col[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@jit
-def _spmm(start, stop, rowptr, col, weight, dense, heads, block, out):
-    """``out[r] = sum of weight[e] * dense[key of e]`` over the edges of row ``r``; ``dense`` lies
-    head by head. ``block`` keys at a time stay in cache while all rows pass."""
-    width, num_keys = out.shape[1], dense.shape[0] // heads
-    cursor = np.empty(stop - start, np.int64)
+def _spmm_rows(start, stop, ptr, index, perm, heads, grad, dense, block, out):
+    """The sparse product with ``grad``, the weights of all edges in CSR order."""
+    weight = np.empty(_most_edges(start, stop, ptr, heads), grad.dtype)
     for head in range(heads):
-        base = head * num_keys
+        done = 0
         for node in range(start, stop):
-            r = node * heads + head
-            cursor[node - start] = rowptr[r]
-            for c in range(width):
-                out[r, c] = 0
-        for first in range(0, num_keys, block):
-            limit = first + block
-            for node in range(start, stop):
-                r = node * heads + head
-                e, high = cursor[node - start], rowptr[r + 1]
-                while e + 4 <= high and col[e + 3] < limit:
-                    j = (base + col[e], base + col[e + 1], base + col[e + 2], base + col[e + 3])
-                    w = (weight[e], weight[e + 1], weight[e + 2], weight[e + 3])
-                    axpy(out, r, w, dense, j, 0, width)
-                    e += 4
-                while e < high and col[e] < limit:
-                    axpy(out, r, (weight[e],), dense, (base + col[e],), 0, width)
-                    e += 1
-                cursor[node - start] = e
+            for e in range(ptr[node * heads + head], ptr[node * heads + head + 1]):
+                weight[done] = grad[perm[e] if perm.size else e]
+                done += 1
+        _spmm(start, stop, ptr, index, heads, head, weight, dense, block, out)
 
 
-@jit
-def _spmm_transposed(start, stop, rowptr, col, weight, dense, heads, block, out):
-    """``out[key of e] += weight[e] * dense[row of e]`` for keys in a range: the sums of ``block``
-    keys stay in cache while all rows pass."""
-    width, num_queries = out.shape[1], (rowptr.size - 1) // heads
-    cursor = np.empty(num_queries, np.int64)
-    total = np.empty((block, width), out.dtype)
-    for head in range(heads):
-        for node in range(num_queries):
-            r = node * heads + head
-            cursor[node] = rowptr[r]
-            if start > 0:
-                cursor[node] = _first_edge(col, rowptr[r], rowptr[r + 1], start)
-        for first in range(start, stop, block):
-            limit = min(first + block, stop)
-            total[:] = 0
-            for node in range(num_queries):
-                r = node * heads + head
-                e, high = cursor[node], rowptr[r + 1]
-                while e < high and col[e] < limit:
-                    axpy(total, col[e] - first, (weight[e],), dense, (r,), 0, width)
-                    e += 1
-                cursor[node] = e
-            for key in range(first, limit):
-                for c in range(width):
-                    out[key * heads + head, c] = total[key - first, c]
-
-
-def _keys_at_once(rowptr: Tensor, num_keys: int, wanted: int) -> int:
-    """How many keys to treat at once: ``wanted``, or more where a row would have few edges to
-    them."""
-    pairs = (rowptr.numel() - 1) * num_keys
-    edges = max(int(rowptr[-1]), 1)
-    return max(1, min(max(wanted, 6 * pairs // edges), num_keys))
+def _rows_at_once(ptr: Tensor, dense: np.ndarray, heads: int) -> int:
+    """How many rows of ``dense`` a sparse product treats at once: what the cache holds, or more
+    where a node would have few edges to them."""
+    others = dense.shape[0] // heads
+    pairs, edges = (ptr.numel() - 1) * others, max(int(ptr[-1]), 1)
+    held = CACHED_BYTES // (dense.shape[1] * dense.itemsize)
+    return max(1, min(max(held, 6 * pairs // edges), others))
 
 
 def edge_prob_forward(
     rate: Tensor, member: Tensor, rowptr: Tensor, col: Tensor, heads: int
 ) -> Tensor:
-    r""":math:`\\mathbf{w}_i \\cdot \\mathbf{z}_j` of every edge, of shape :obj:`[E]`.
+    r""":math:`\mathbf{w}_i \cdot \mathbf{z}_j` of every edge, of shape :obj:`[E]`.
 
-    Shapes: rate :obj:`[n * H, K]`, member :obj:`[m * H, K]`.
+    Shapes: rate :obj:`[n, H, K]`, member :obj:`[m, H, K]`.
     """
     out = torch.empty(col.numel(), dtype=_compute_dtype(rate))
-    _run(
-        _edge_dots,
-        rowptr,
-        heads,
-        _rows(rate),
-        _by_head(heads, member),
-        rowptr.numpy(),
-        col.numpy(),
-        heads,
-        out.numpy(),
-    )
+    factors = (_head_rows(rate), _head_rows(member))
+    _run(_edge_dots, rowptr, heads, *factors, rowptr.numpy(), col.numpy(), heads, out.numpy())
     return out.to(rate.dtype)
 
 
@@ -609,30 +558,33 @@ def edge_prob_backward(
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of (rate, member), each where ``needs`` says so: the sparse products with the
-    matrix of ``grad`` and with its transpose. The CSC is not used: both walk the CSR."""
-    dtype = _compute_dtype(rate)
-    weight = grad.to(dtype).contiguous().numpy()
-    num_keys = member.size(0) // heads
-    csr = (rowptr.numpy(), col.numpy(), weight)
-    wanted = CACHED_BYTES // max(_padded(rate.size(1)) * weight.itemsize, 1)
-    block = _keys_at_once(rowptr, num_keys, wanted)
+    matrix of ``grad`` and with its transpose."""
+
+    def product(ptr: Tensor, index: Tensor, perm: Tensor, other: Tensor, like: Tensor) -> Tensor:
+        dtype = _compute_dtype(rate)
+        dense, out = _head_rows(other), _head_output(like, dtype)
+        _run(
+            _spmm_rows,
+            ptr,
+            heads,
+            ptr.numpy(),
+            index.numpy(),
+            perm.numpy(),
+            heads,
+            grad.to(dtype).contiguous().numpy(),
+            dense,
+            _rows_at_once(ptr, dense, heads),
+            out.numpy(),
+        )
+        return _from_head_rows(out, like)
+
     grad_rate = grad_member = None
     if needs[0]:
-        out = _output(rate.size(0), rate.size(1), dtype)
-        _run(_spmm, rowptr, heads, *csr, _by_head(heads, member), heads, block, out.numpy())
-        grad_rate = _trimmed(out, rate)
+        grad_rate = product(rowptr, col, rowptr.new_empty(0), member, rate)
     if needs[1]:
-        out = _output(member.size(0), member.size(1), dtype)
-        dense = _rows(rate)
-        chunks = min(num_chunks(col.numel()), -(-num_keys // block))
-        cuts = [num_keys * i // chunks for i in range(chunks + 1)] if chunks else [0]
-        parallel_for(
-            lambda start, stop: _spmm_transposed(
-                start, stop, *csr, dense, heads, block, out.numpy()
-            ),
-            pairwise(cuts),
-        )
-        grad_member = _trimmed(out, member)
+        if colptr is None or row is None or perm is None:
+            colptr, row, perm = transpose(rowptr, col, heads, member.size(0))
+        grad_member = product(colptr, row, perm, rate, member)
     return grad_rate, grad_member
 
 
@@ -701,7 +653,8 @@ def transpose(
     row = torch.empty(col.numel(), dtype=torch.int32)
     perm = torch.empty(col.numel() if with_perm else 0, dtype=torch.int64)
     csr = (rowptr.numpy(), col.numpy(), heads)
-    block = _keys_at_once(rowptr, num_keys, CACHED_KEYS)
+    pairs, edges = (rowptr.numel() - 1) * num_keys, max(col.numel(), 1)
+    block = max(1, min(max(CACHED_KEYS, 6 * pairs // edges), num_keys))
     parallel_for(
         lambda chunk, start, stop: _count_columns(start, stop, *csr, counts[chunk]),
         [(chunk, *range_) for chunk, range_ in enumerate(ranges)],

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sbmgraph.graph import SampledGraph
-from sbmgraph.ops.fused import is_available, needs_csc
+from sbmgraph.ops.fused import is_available
 
 CHUNK = 2**22
 
@@ -67,22 +67,6 @@ def spmm(ptr: Tensor, index: Tensor, value: Tensor, dense: Tensor) -> Tensor:
     return matrix @ dense
 
 
-def _fused(rate: Tensor, member: Tensor, graph: SampledGraph, gate: bool) -> Tensor:
-    differentiated = torch.is_grad_enabled() and member.requires_grad
-    csc: tuple = (None, None, None)
-    if differentiated and needs_csc(member.device.type):
-        csc = graph.csc()
-    return torch.ops.sbmgraph.edge_prob(
-        rate.flatten(0, 1),
-        member.flatten(0, 1),
-        graph.rowptr,
-        graph.col,
-        *csc,
-        graph.heads,
-        gate,
-    )
-
-
 def edge_prob(rate: Tensor, member: Tensor, graph: SampledGraph) -> Tensor:
     r""":math:`\mathbf{w}_i \cdot \mathbf{z}_j` of every edge of ``graph``.
 
@@ -94,15 +78,14 @@ def edge_prob(rate: Tensor, member: Tensor, graph: SampledGraph) -> Tensor:
     Returns:
         Tensor of shape :obj:`[E]`, differentiable in ``rate`` and ``member``.
     """
-    if is_available(rate.device.type):
-        return _fused(rate, member, graph, False)
-    return _EdgeProb.apply(rate, member, graph, True)
+    if not is_available(rate.device.type):
+        return _EdgeProb.apply(rate, member, graph, True)
+    csc = graph.csc() if torch.is_grad_enabled() and member.requires_grad else (None, None, None)
+    return torch.ops.sbmgraph.edge_prob(rate, member, graph.rowptr, graph.col, *csc, graph.heads)
 
 
-def edge_gate(rate: Tensor, member: Tensor, graph: SampledGraph, fused: bool = True) -> Tensor:
+def edge_gate(rate: Tensor, member: Tensor, graph: SampledGraph) -> Tensor:
     """Ones of shape :obj:`[E]` with the gradient of :func:`edge_prob`: the value of the sampled
-    mask and, by the straight-through estimator, the derivative of its probability. With ``fused``
-    the compiled kernels compute it, else torch's sparse products."""
-    if fused and is_available(rate.device.type):
-        return _fused(rate, member, graph, True)
+    mask and, by the straight-through estimator, the derivative of its probability; the gradient is
+    that of torch's sparse products."""
     return _EdgeProb.apply(rate, member, graph, False)

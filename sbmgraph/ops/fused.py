@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+_CONTIGUOUS = torch.contiguous_format
+
 KERNELS = {"cpu": "sbmgraph.ops.cpu", "cuda": "sbmgraph.ops.gpu"}
 """The module that holds the kernels of each device type."""
 
@@ -28,10 +30,10 @@ def kernels(device: torch.device) -> ModuleType:
 
 
 @torch.compiler.assume_constant_result
-def needs_csc(device_type: str) -> bool:
-    """Whether a device's kernels use the whole CSC, for edge probabilities too. The CPU's walk the
-    CSR where they can, and use ``perm`` only to find a bias or a dropped edge."""
-    return getattr(kernels(torch.device(device_type)), "NEEDS_CSC", True)
+def needs_perm(device_type: str) -> bool:
+    """Whether a device's attention always uses ``perm`` of the CSC. The CPU's kernels use it only
+    where something is given for each edge: a bias, dropout, which edges were sampled."""
+    return getattr(kernels(torch.device(device_type)), "NEEDS_PERM", True)
 
 
 @torch.compiler.assume_constant_result
@@ -71,6 +73,13 @@ def _accumulate(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def head_by_head(like: Tensor) -> Tensor:
+    """An uninitialised tensor ``[nodes, H, K]`` whose memory lists one head after the other: how
+    memberships and rates come out of their matrix products, and what the kernels gather from."""
+    nodes, heads, clusters = like.shape
+    return like.new_empty(heads, nodes, clusters).transpose(0, 1)
+
+
 # Attention ########################################################################################
 
 
@@ -80,7 +89,9 @@ def attention(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
-    gate: Tensor | None,
+    rate: Tensor | None,
+    member: Tensor | None,
+    learned: Tensor | None,
     rowptr: Tensor,
     col: Tensor,
     colptr: Tensor | None,
@@ -94,8 +105,9 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """Attention's output :obj:`[n * H, dv]` and its log-sum-exp :obj:`[n * H]`.
 
-    The CSC of the edges is used by the gradients of key and value only. ``gate`` is known to be 1:
-    it is an input only to receive the straight-through gradient.
+    ``rate`` :obj:`[n, H, K]` and ``member`` :obj:`[m, H, K]` are inputs only to receive the
+    straight-through gradient of the edges that are ``learned`` (boolean :obj:`[E]`, all if
+    :obj:`None`). The CSC of the edges is used by the gradients of key, value and member only.
     """
     forward = kernels(query.device).attention_forward
     return forward(
@@ -125,6 +137,9 @@ def attention_backward(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    rate: Tensor | None,
+    member: Tensor | None,
+    learned: Tensor | None,
     out: Tensor,
     lse: Tensor,
     rowptr: Tensor,
@@ -139,11 +154,9 @@ def attention_backward(
     estimator: str,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    """Gradients of query, key, value, bias and gate; empty where ``needs`` says not needed."""
-    backend = kernels(query.device)
-    if colptr is None and (needs[1] or needs[2]):
-        colptr, row, perm = backend.transpose(rowptr, col, heads, key.size(0) // heads)
-    grads = backend.attention_backward(
+    """Gradients of query, key, value, bias, rate and member; empty where ``needs`` says not
+    needed."""
+    grads = kernels(query.device).attention_backward(
         grad_out.contiguous(),
         query.contiguous(),
         key.contiguous(),
@@ -157,6 +170,9 @@ def attention_backward(
         row,
         perm,
         None if bias is None else bias.contiguous(),
+        rate,
+        member,
+        learned,
         scale,
         dropout,
         int(seed),
@@ -167,38 +183,30 @@ def attention_backward(
 
 
 @attention_backward.register_fake
-def _(grad_out, query, key, value, bias, out, lse, rowptr, col, *args):
+def _(grad_out, query, key, value, bias, rate, member, *args):
     needs = args[-1]
-    per_edge = query.new_empty(col.size(0), dtype=_accumulate(query.dtype))
-    shapes = (query, key, value, per_edge if bias is None else bias, per_edge)
-    return [
-        torch.empty_like(shape, memory_format=torch.contiguous_format)
-        if needed
-        else query.new_empty(0)
-        for shape, needed in zip(shapes, needs, strict=True)
-    ]
+    vertices = [torch.empty_like(x, memory_format=_CONTIGUOUS) for x in (query, key, value)]
+    bias = query.new_empty(0) if bias is None else torch.empty_like(bias)
+    factors = [query.new_empty(0) if x is None else head_by_head(x) for x in (rate, member)]
+    grads = (*vertices, bias, *factors)
+    return [grad if need else query.new_empty(0) for grad, need in zip(grads, needs, strict=True)]
 
 
 def _save_attention(ctx: Any, inputs: tuple, output: tuple) -> None:
-    query, key, value, bias, gate, *rest = inputs
-    out, lse = output
-    ctx.save_for_backward(query, key, value, bias, out, lse, *rest[:6])
-    ctx.options = rest[6:]
-    ctx.gate_dtype = None if gate is None else gate.dtype
+    tensors, ctx.options = inputs[:13], inputs[13:]
+    ctx.save_for_backward(*tensors[:7], *output, *tensors[7:])
     ctx.set_materialize_grads(False)
 
 
 def _attention_gradient(ctx: Any, grad_out: Tensor | None, _: Tensor | None) -> tuple:
-    needs = list(ctx.needs_input_grad[:5])
+    needs = list(ctx.needs_input_grad[:6])
     if grad_out is None:
-        return (None,) * 15
+        return (None,) * 17
     grads = torch.ops.sbmgraph.edge_attention_backward(
         grad_out, *ctx.saved_tensors, *ctx.options, needs
     )
     grads = [grad if needed else None for grad, needed in zip(grads, needs, strict=True)]
-    if needs[4]:
-        grads[4] = grads[4].to(ctx.gate_dtype)
-    return (*grads, *(None,) * 10)
+    return (*grads, *(None,) * 11)
 
 
 attention.register_autograd(_attention_gradient, setup_context=_save_attention)
@@ -218,18 +226,15 @@ def edge_prob(
     row: Tensor | None,
     perm: Tensor | None,
     heads: int,
-    gate: bool,
 ) -> Tensor:
-    """Edge probabilities, or with ``gate`` ones that have the probabilities' gradient."""
-    if gate:
-        return rate.new_ones(()).expand(col.size(0))
-    forward = kernels(rate.device).edge_prob_forward
-    return forward(rate.contiguous(), member.contiguous(), rowptr, col, heads)
+    """The inner product of each edge's rate and membership, :obj:`[n, H, K]` and
+    :obj:`[m, H, K]`."""
+    return kernels(rate.device).edge_prob_forward(rate, member, rowptr, col, heads)
 
 
 @edge_prob.register_fake
-def _(rate, member, rowptr, col, colptr, row, perm, heads, gate):
-    return rate.new_ones(()).expand(col.size(0)) if gate else rate.new_empty(col.size(0))
+def _(rate, member, rowptr, col, *args):
+    return rate.new_empty(col.size(0))
 
 
 @custom_op("sbmgraph::edge_prob_backward", mutates_args=())
@@ -246,20 +251,8 @@ def edge_prob_backward(
     needs: Sequence[bool],
 ) -> list[Tensor]:
     """Gradients of rate and member; empty where ``needs`` says not needed."""
-    backend = kernels(rate.device)
-    if colptr is None and needs[1] and needs_csc(rate.device.type):
-        colptr, row, perm = backend.transpose(rowptr, col, heads, member.size(0) // heads)
-    grads = backend.edge_prob_backward(
-        grad.contiguous(),
-        rate.contiguous(),
-        member.contiguous(),
-        rowptr,
-        col,
-        heads,
-        colptr,
-        row,
-        perm,
-        tuple(needs),
+    grads = kernels(rate.device).edge_prob_backward(
+        grad.contiguous(), rate, member, rowptr, col, heads, colptr, row, perm, tuple(needs)
     )
     return [rate.new_empty(0) if g is None else g for g in grads]
 
@@ -267,9 +260,7 @@ def edge_prob_backward(
 @edge_prob_backward.register_fake
 def _(grad, rate, member, rowptr, col, colptr, row, perm, heads, needs):
     return [
-        torch.empty_like(like, memory_format=torch.contiguous_format)
-        if needed
-        else rate.new_empty(0)
+        head_by_head(like) if needed else rate.new_empty(0)
         for like, needed in zip((rate, member), needs, strict=True)
     ]
 
@@ -282,7 +273,7 @@ def _save_edge_prob(ctx: Any, inputs: tuple, output: Tensor) -> None:
 def _edge_prob_gradient(ctx: Any, grad: Tensor) -> tuple:
     needs = list(ctx.needs_input_grad[:2])
     grads = torch.ops.sbmgraph.edge_prob_backward(grad, *ctx.saved_tensors, ctx.heads, needs)
-    return (*(g if need else None for g, need in zip(grads, needs, strict=True)), *(None,) * 7)
+    return (*(g if need else None for g, need in zip(grads, needs, strict=True)), *(None,) * 6)
 
 
 edge_prob.register_autograd(_edge_prob_gradient, setup_context=_save_edge_prob)
@@ -298,12 +289,12 @@ def transpose(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``(colptr, row, perm)`` of :class:`~sbmgraph.graph.CSC`; ``perm`` is empty where it is not
     asked for and the device's kernels do without."""
-    options = () if needs_csc(col.device.type) else (with_perm,)
+    options = () if needs_perm(col.device.type) else (with_perm,)
     return kernels(col.device).transpose(rowptr, col, heads, num_keys, *options)
 
 
 @transpose.register_fake
 def _(rowptr, col, heads, num_keys, with_perm):
     colptr = rowptr.new_empty(num_keys * heads + 1)
-    full = with_perm or needs_csc(col.device.type)
+    full = with_perm or needs_perm(col.device.type)
     return colptr, torch.empty_like(col), rowptr.new_empty(col.size(0) if full else 0)

@@ -269,37 +269,46 @@ def attention_backward(
     rowptr: Tensor,
     col: Tensor,
     heads: int,
-    colptr: Tensor,
-    row: Tensor,
-    perm: Tensor,
+    colptr: Tensor | None,
+    row: Tensor | None,
+    perm: Tensor | None,
     bias: Tensor | None,
+    rate: Tensor | None,
+    member: Tensor | None,
+    learned: Tensor | None,
     scale: float,
     dropout: float,
     seed: int,
     estimator: str,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of :func:`attention_forward` and of the straight-through gate.
+    """Gradients of :func:`attention_forward` and, through the straight-through gate, of the edge
+    probabilities' factors.
 
     Args:
         grad_out: Gradient of the output.
         query, key, value, rowptr, col, heads, bias, scale, dropout, seed: As in the forward pass.
         out, lse: Results of the forward pass.
         colptr, row, perm: The transpose, as in :class:`~sbmgraph.graph.CSC`.
-        estimator: :obj:`"logit"` or :obj:`"mask"`, see :func:`~sbmgraph.ops.edge_attention`;
-            :obj:`""` without a gate.
-        needs: Which of query, key, value, bias and gate take a gradient.
+        rate, member: Factors of the edge probabilities, of shape :obj:`[n, H, K]` and
+            :obj:`[m, H, K]`.
+        learned: Which edges pass them a gradient, boolean of shape :obj:`[E]`.
+        estimator: :obj:`"logit"` or :obj:`"mask"`, see :func:`~sbmgraph.ops.edge_attention`.
+        needs: Which of query, key, value, bias, rate and member take a gradient.
 
     Returns:
-        The five gradients, :obj:`None` where not needed. Those of the bias and of the gate have
-        shape :obj:`[E]`.
+        The six gradients, :obj:`None` where not needed. That of the bias has shape :obj:`[E]`.
     """
     d, dv = query.size(1), value.size(1)
+    if colptr is None and (needs[1] or needs[2] or needs[5]):
+        colptr, row, perm = transpose(rowptr, col, heads, key.size(0) // heads)
     dquery, dkey, dvalue = (
         torch.empty_like(x) if need else None
         for x, need in zip((query, key, value), needs[:3], strict=True)
     )
-    dbias, dgate = (lse.new_empty(col.numel()) if need else None for need in needs[3:])
+    dbias, dgate = (
+        lse.new_empty(col.numel()) if need else None for need in (needs[3], needs[4] or needs[5])
+    )
     delta = (out.to(lse.dtype) * grad_out.to(lse.dtype)).sum(-1)
     scaled, factor = _scaled(query, scale)
     meta = _meta(d, dv, query.dtype)
@@ -321,7 +330,14 @@ def attention_backward(
         )  # fmt: skip
     if dbias is not None and bias is not None:
         dbias = dbias.to(bias.dtype)
-    return dquery, dkey, dvalue, dbias, dgate
+    drate = dmember = None
+    if dgate is not None and rate is not None and member is not None:
+        if learned is not None:
+            dgate *= learned
+        drate, dmember = edge_prob_backward(
+            dgate, rate, member, rowptr, col, heads, colptr, row, perm, needs[4:]
+        )
+    return dquery, dkey, dvalue, dbias, drate, dmember
 
 
 # Edge probabilities ###############################################################################
@@ -329,19 +345,20 @@ def attention_backward(
 
 @triton.jit
 def _edge_prob_kernel(
-    rate, member, rowptr, col, out, heads, clusters,
+    rate, member, rowptr, col, out, heads, num_keys, clusters,
     K: tl.constexpr, EDGES: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    vertex = tl.program_id(0).to(tl.int64)
-    head = vertex % heads
+    node, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    vertex = node * heads + head
+    mine = head * tl.num_programs(0) + node
     start, stop = tl.load(rowptr + vertex), tl.load(rowptr + vertex + 1)
     for first in range(start, stop, EDGES):
         edge = first + tl.arange(0, EDGES)
         inside = edge < stop
-        neighbour = _neighbours(col, edge, inside, heads, head)
+        neighbour = head * num_keys + tl.load(col + edge, mask=inside, other=0)
         prob = tl.zeros((EDGES,), ACC)
         for block in range(0, clusters, K):
-            w = _row(rate + block, vertex, clusters, clusters - block, K, ACC)
+            w = _row(rate + block, mine, clusters, clusters - block, K, ACC)
             z = _gather(member + block, neighbour, inside, clusters, clusters - block, K, ACC)
             prob += tl.sum(w[None, :] * z, 1)
         tl.store(out + edge, prob, mask=inside)
@@ -349,25 +366,26 @@ def _edge_prob_kernel(
 
 @triton.jit
 def _spmm_kernel(
-    ptr, index, perm, weight, dense, out, heads, clusters,
+    ptr, index, perm, weight, dense, out, heads, others, clusters,
     K: tl.constexpr, EDGES: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    vertex = tl.program_id(0).to(tl.int64)
-    block = tl.program_id(1) * K
-    head = vertex % heads
+    node, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    block = tl.program_id(2) * K
+    vertex = node * heads + head
     start, stop = tl.load(ptr + vertex), tl.load(ptr + vertex + 1)
     acc = tl.zeros((K,), ACC)
     for first in range(start, stop, EDGES):
         place = first + tl.arange(0, EDGES)
         inside = place < stop
-        neighbour = _neighbours(index, place, inside, heads, head)
+        neighbour = head * others + tl.load(index + place, mask=inside, other=0)
         edge = place
         if perm is not None:
             edge = tl.load(perm + place, mask=inside, other=0)
         g = tl.load(weight + edge, mask=inside, other=0.0).to(ACC)
         x = _gather(dense + block, neighbour, inside, clusters, clusters - block, K, ACC)
         acc += tl.sum(g[:, None] * x, 0)
-    _store_row(out + block, vertex, clusters, clusters - block, acc, K)
+    mine = head * tl.num_programs(0) + node
+    _store_row(out + block, mine, clusters, clusters - block, acc, K)
 
 
 def _cluster_meta(clusters: int, dtype: torch.dtype) -> dict[str, Any]:
@@ -382,18 +400,20 @@ def edge_prob_forward(
     """The inner product of every edge's rate and membership.
 
     Args:
-        rate: Of shape :obj:`[n * H, K]`.
-        member: Of shape :obj:`[m * H, K]`.
+        rate: Of shape :obj:`[n, H, K]`.
+        member: Of shape :obj:`[m, H, K]`.
         rowptr, col, heads: The graph, as in :func:`attention_forward`.
 
     Returns:
         Tensor of shape :obj:`[E]`.
     """
-    rows, clusters = rate.shape
+    nodes, _, clusters = rate.shape
     out = rate.new_empty(col.numel())
+    meta = _cluster_meta(clusters, rate.dtype)
+    factors = [x.transpose(0, 1).contiguous() for x in (rate, member)]
     launch(
-        _edge_prob_kernel, (rows,), rate,
-        rate, member, rowptr, col, out, heads, clusters, **_cluster_meta(clusters, rate.dtype),
+        _edge_prob_kernel, (nodes, heads), rate,
+        *factors, rowptr, col, out, heads, member.size(0), clusters, **meta,
     )  # fmt: skip
     return out
 
@@ -405,9 +425,9 @@ def edge_prob_backward(
     rowptr: Tensor,
     col: Tensor,
     heads: int,
-    colptr: Tensor,
-    row: Tensor,
-    perm: Tensor,
+    colptr: Tensor | None,
+    row: Tensor | None,
+    perm: Tensor | None,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of :func:`edge_prob_forward` by ``rate`` and by ``member``: the product of the
@@ -416,6 +436,8 @@ def edge_prob_backward(
     if needs[0]:
         drate = _spmm(rowptr, col, None, grad, member, heads)
     if needs[1]:
+        if colptr is None or row is None:
+            colptr, row, perm = transpose(rowptr, col, heads, member.size(0))
         dmember = _spmm(colptr, row, perm, grad, rate, heads)
     return drate, dmember
 
@@ -423,12 +445,17 @@ def edge_prob_backward(
 def _spmm(
     ptr: Tensor, index: Tensor, perm: Tensor | None, weight: Tensor, dense: Tensor, heads: int
 ) -> Tensor:
-    rows, clusters = ptr.numel() - 1, dense.size(1)
-    out = dense.new_empty(rows, clusters)
+    """The product with ``dense`` [others, H, K], which comes head by head in memory."""
+    nodes, (others, _, clusters) = (ptr.numel() - 1) // heads, dense.shape
+    out = dense.new_empty(heads, nodes, clusters)
+    dense = dense.transpose(0, 1).contiguous()
     meta = _cluster_meta(clusters, dense.dtype)
-    grid = (rows, triton.cdiv(clusters, meta["K"]))
-    launch(_spmm_kernel, grid, dense, ptr, index, perm, weight, dense, out, heads, clusters, **meta)
-    return out
+    grid = (nodes, heads, triton.cdiv(clusters, meta["K"]))
+    launch(
+        _spmm_kernel, grid, dense,
+        ptr, index, perm, weight, dense, out, heads, others, clusters, **meta,
+    )  # fmt: skip
+    return out.transpose(0, 1)
 
 
 # Transpose ########################################################################################

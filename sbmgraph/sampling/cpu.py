@@ -1,10 +1,10 @@
 """Both sampling algorithms as compiled CPU kernels.
 
-Random numbers are functions of (seed, graph, head, row or tile of rows, counter): a graph's sample
-depends neither on the number of threads nor on its batch-mates.
+Random numbers are functions of (seed, graph, head, row, counter): a graph's sample depends neither
+on the number of threads nor on its batch-mates.
 
-Work is cut into *tiles*: rows (query vertices) of one head of one graph. A tile marks its edges in
-a bitmap, which merges repetitions and sorts, and reads it out into a buffer; at the end all rows
+Work is cut into *tiles*: rows (query vertices) of one head of one graph. Each row marks its edges,
+which merges repetitions and sorts them, and reads the marks out into a buffer; at the end all rows
 are copied to their place in the CSR.
 """
 
@@ -27,8 +27,10 @@ from sbmgraph._jit import (
     log,
     mix,
     multiply,
+    one_minus_exp,
     random_bits,
     stream,
+    take_marks,
     trailing_zeros,
 )
 from sbmgraph.ops.threads import CHUNKS_PER_THREAD, parallel_for
@@ -36,14 +38,20 @@ from sbmgraph.sampling.reference import MAX_BOUND
 from sbmgraph.sbm import SBM
 
 TILE_ROWS = 512
-TILE_BITS = 2**24
-"""A tile's bitmap has at most this many bits, or one row."""
 
 PANEL = 2 * LANES
 """Keys whose probabilities the dense algorithm computes at once."""
 
 TABLE_PAYS = 2.0
-"""Proposals per key from which an alias table is worth its construction."""
+"""Rejected proposals per key from which an alias table is worth its construction."""
+
+FEW = 1.5
+"""Proposals of a row through one block that are found by inversion, on average at most."""
+
+MOST_OF_FEW = 40  # a row that expects FEW proposals has more with probability 1e-42
+
+MOST_ROUNDS = 8
+"""Blocks with more proposals than FEW are treated in so many equal rounds at most."""
 
 DENSE_ROWS = 64
 HITS = 1024
@@ -51,10 +59,11 @@ EXPONENTIALS = 256
 
 
 class Problem(NamedTuple):
-    """An SBM as arrays; vertices are numbered ``node * heads + head``."""
+    """An SBM as arrays. Rows of the CSR are vertices, numbered ``node * heads + head``; rate and
+    member lie head by head, so that one head's nodes lie together."""
 
-    rate: np.ndarray  # [n * H, K], K padded to a multiple of LANES
-    member: np.ndarray  # [H * m, K], head by head: one head's keys lie together
+    rate: np.ndarray  # [H * n, K], K padded to a multiple of LANES
+    member: np.ndarray  # [H * m, K]
     query_ptr: np.ndarray  # [G + 1]
     key_ptr: np.ndarray
     graph: np.ndarray  # graph of each query node [n]
@@ -69,7 +78,7 @@ def _problem(sbm: SBM, exploration: float, seed: int) -> Problem:
     missing = -sbm.num_clusters % LANES
 
     def padded(factor: Tensor) -> np.ndarray:
-        flat = factor.detach().flatten(0, 1)
+        flat = factor.detach().transpose(0, 1).reshape(-1, sbm.num_clusters)
         flat = torch.nn.functional.pad(flat, (0, missing)) if missing else flat
         return flat.contiguous().numpy()
 
@@ -77,7 +86,7 @@ def _problem(sbm: SBM, exploration: float, seed: int) -> Problem:
     graph = np.repeat(np.arange(sbm.num_graphs), np.diff(query_ptr))
     return Problem(
         padded(sbm.rate),
-        padded(sbm.key_membership.transpose(0, 1)),
+        padded(sbm.key_membership),
         query_ptr,
         key_ptr,
         graph,
@@ -92,12 +101,11 @@ def _problem(sbm: SBM, exploration: float, seed: int) -> Problem:
 def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Tensor, Tensor]:
     """fastRG by rows, as :func:`sbmgraph.sampling.reference.sample_fastrg`.
 
-    The proposals of a tile through one block are a Poisson process: its points fall on the rows
-    laid end to end, each as long as its rate, a unit exponential apart; the key of each is drawn
-    from the block's alias table, which stays in cache meanwhile.
+    A row makes Poisson many proposals through each block. The key of each is drawn by the block's
+    alias table, or by rejection from uniform keys.
     """
     problem = _problem(sbm, exploration, seed)
-    mass, largest = _block_sums(problem, problem.member, problem.key_ptr, head_first=True)
+    mass, largest = _block_sums(problem, problem.member, problem.key_ptr)
     num_rows = problem.rate.shape[0]
     excess = np.empty(num_rows)
     bernoulli = law == "bernoulli"
@@ -117,11 +125,13 @@ def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Te
         ),
         _split(num_rows, 10_000),
     )
-    # Few proposals do not repay a table: theirs are uniform keys, kept in proportion to membership.
-    weight, _ = _block_sums(problem, problem.rate, problem.query_ptr, head_first=False)
-    direct = weight * largest < TABLE_PAYS
+    # Few rejections do not repay a table: uniform keys, kept in proportion to membership.
+    weight, _ = _block_sums(problem, problem.rate, problem.query_ptr)
+    num_keys = np.diff(problem.key_ptr)[:, None, None]
+    direct = weight * (num_keys * largest - mass) <= TABLE_PAYS * num_keys
     table = _block_tables(problem, mass, direct)
-    mass = np.where(direct, np.diff(problem.key_ptr)[:, None, None] * largest, mass)
+    share = _shares(problem, largest, direct)
+    mass = np.where(direct, num_keys * largest, mass)
     order = _by_group(problem)
     is_dense = excess[order] == 0
     count = np.zeros(num_rows, np.int64)
@@ -129,7 +139,7 @@ def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Te
     if is_dense.any():
         parts += _dense_parts(problem, order[is_dense], law, count)
         order = order[~is_dense]
-    tiles = _tiles(problem, order, TILE_ROWS, TILE_BITS)
+    tiles = _tiles(problem, order, TILE_ROWS)
     parts += _collect(
         _fastrg_tiles,
         tiles,
@@ -137,9 +147,11 @@ def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Te
         problem,
         problem.rate,
         problem.member,
+        problem.query_ptr,
         problem.key_ptr,
         excess,
         table,
+        share,
         mass,
         largest,
         direct,
@@ -189,21 +201,19 @@ def _by_group(problem: Problem) -> np.ndarray:
     return np.argsort(group, kind="stable")
 
 
-def _tiles(problem: Problem, rows: np.ndarray, most_rows: int, most_bits: int) -> np.ndarray:
-    """Cuts ``rows``, in order of graph, head, node, into tiles: [tiles, 5] of graph, head, first,
-    last, number of the tile in its graph and head."""
+def _tiles(problem: Problem, rows: np.ndarray, height: int) -> np.ndarray:
+    """Cuts ``rows``, in order of graph, head, node, into tiles: [tiles, 4] of graph, head, first,
+    last."""
     group = problem.graph[rows // problem.heads] * problem.heads + rows % problem.heads
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     sizes = np.diff(starts, append=rows.size)
     graph, head = group[starts] // problem.heads, group[starts] % problem.heads
-    keys = np.diff(problem.key_ptr)[graph]
-    height = np.clip(most_bits // np.maximum(keys, 1), 1, most_rows)
     tiles = -(-sizes // height)
     which = np.repeat(np.arange(starts.size), tiles)
     number = np.arange(which.size) - np.repeat(np.cumsum(tiles) - tiles, tiles)
-    first = starts[which] + number * height[which]
-    last = np.minimum(first + height[which], (starts + sizes)[which])
-    return np.stack([graph[which], head[which], first, last, number], axis=1)
+    first = starts[which] + number * height
+    last = np.minimum(first + height, (starts + sizes)[which])
+    return np.stack([graph[which], head[which], first, last], axis=1)
 
 
 def _collect(
@@ -248,27 +258,26 @@ def _copy_rows(rows, found, rowptr, col):
 
 
 def _block_sums(
-    problem: Problem, matrix: np.ndarray, ptr: np.ndarray, head_first: bool
+    problem: Problem, matrix: np.ndarray, ptr: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sum and maximum of each block's column over the nodes of each graph and head, [G, H, K]."""
     shape = (ptr.size - 1, problem.heads, problem.clusters)
     total, top = np.zeros(shape), np.zeros(shape)
-    steps = (1, int(ptr[-1])) if head_first else (problem.heads, 1)
     units = shape[0] * shape[1]
     parallel_for(
-        lambda start, stop: _column_sums(start, stop, matrix, ptr, *steps, total, top),
+        lambda start, stop: _column_sums(start, stop, matrix, ptr, total, top),
         _split(units, 100_000 * units // max(matrix.size, 1)),
     )
     return total, top
 
 
 @jit
-def _column_sums(start, stop, matrix, ptr, node_step, head_step, total, top):
+def _column_sums(start, stop, matrix, ptr, total, top):
     heads, clusters = total.shape[1], total.shape[2]
     for unit in range(start, stop):
         g, h = unit // heads, unit % heads
         for node in range(ptr[g], ptr[g + 1]):
-            row = node * node_step + h * head_step
+            row = h * ptr[-1] + node
             for v in range(clusters):
                 total[g, h, v] += matrix[row, v]
                 top[g, h, v] = max(top[g, h, v], matrix[row, v])
@@ -358,17 +367,53 @@ def _alias_table(weight, factor, order, table):
             left += weight[donor] - 1.0
 
 
+def _shares(problem: Problem, largest: np.ndarray, direct: np.ndarray) -> np.ndarray:
+    """Each key's membership of the ``direct`` blocks in 256ths of the block's largest, rounded
+    down, [H, K, m]: what decides nearly all of the rejections."""
+    graphs, heads = problem.key_ptr.size - 1, problem.heads
+    num_keys = int(problem.key_ptr[-1]) if direct.any() else 0
+    share = np.empty((heads, problem.clusters, num_keys), np.uint8)
+    groups = -(-problem.clusters // LANES)
+    size = max(share.size, 1) // max(graphs * heads * groups, 1)
+    parallel_for(
+        lambda start, stop: _fill_shares(
+            start, stop, problem.member, problem.key_ptr, largest, share
+        ),
+        _split(graphs * heads * groups if num_keys else 0, 100_000 // max(size, 1)),
+    )
+    return share
+
+
+@jit
+def _fill_shares(start, stop, member, key_ptr, largest, share):
+    heads, clusters, num_keys = share.shape
+    groups = -(-clusters // LANES)
+    for unit in range(start, stop):
+        g, rest = unit // (heads * groups), unit % (heads * groups)
+        h, first = rest // groups, rest % groups * LANES
+        for low in range(key_ptr[g], key_ptr[g + 1], 64):  # few keys keep all blocks in cache
+            high = min(low + 64, key_ptr[g + 1])
+            for v in range(first, min(first + LANES, clusters)):
+                top = largest[g, h, v]
+                factor = member.dtype.type(256.0 / top if top > 0 else 0.0)
+                for j in range(low, high):
+                    part = member[h * num_keys + j, v] * factor
+                    share[h, v, j] = np.uint8(min(np.int32(part), np.int32(255)))
+
+
 @jit
 def _row_excess(
     start, stop, rate, graph, largest, heads, clusters, exploration, most, bernoulli, excess
 ):
     """How many proposals a row makes for each expected edge, so that thinning can leave the right
     law; 0 where only the dense algorithm can."""
-    for r in range(start, stop):
-        g, h = graph[r // heads], r % heads
+    num_queries = rate.shape[0] // heads
+    for place in range(start, stop):
+        h, node = place // num_queries, place % num_queries
+        g, r = graph[node], node * heads + h
         bound = exploration
         for v in range(clusters):
-            bound += rate[r, v] * largest[g, h, v]
+            bound += rate[place, v] * largest[g, h, v]
         if bound > most:
             excess[r] = 0.0
         elif bernoulli and bound > 1e-12:
@@ -385,44 +430,116 @@ def _refill(exponential, key, counter):
 
 
 @inline
-def _place(
-    hits, count, table, member, base, block, top, m, key, counter, bitmap, words, summary,
-    summary_words, drawn, part,
-):  # fmt: skip
-    """Draws a key for every hit row and marks the edge: by alias table; or where that is empty a
-    uniform key, kept with probability membership / ``top`` (always, if ``top`` is 0)."""
-    # One short loop for each step: the arithmetic vectorises, the memory accesses overlap.
+def _few_hits(rate, size, key, words, random, number, some, hits, count):
+    """Adds to the first ``count`` hits Poisson many of each ``v < size`` with ``rate[v] <= FEW``,
+    none of the others, by inversion; returns how many there are then. ``random`` shows ``words`` as
+    uint32."""
+    for i in range((size + 1) >> 1):
+        words[i] = random_bits(key, i)
+    few = np.float32(FEW * (1 + 1e-6))
+    for v in range(size):
+        x = rate[v]
+        any_ = one_minus_exp(x) if x <= few else np.float32(0.0)
+        u = np.float32(random[v]) * np.float32(2.0**-32)
+        # u is below P(N >= 1) = any_: taking off the chances of N = 1, 2, 3 in turn finds N.
+        one = x * (np.float32(1.0) - any_)
+        two = one + one * x * np.float32(0.5)
+        three = two + one * x * x * np.float32(1 / 6)
+        number[v] = np.int32(u < any_) * (
+            np.int32(1) + np.int32(u >= one) + np.int32(u >= two) + np.int32(u >= three)
+        )
+    present = 0
+    for v in range(size):
+        some[present] = v
+        present += np.int64(number[v] > 0)
+    unfinished = 0
+    for i in range(present):
+        v = some[i]
+        n = np.int64(number[v])
+        hits[count] = v
+        hits[count + 1] = v
+        hits[count + 2] = v
+        hits[count + 3] = v
+        count += n
+        some[unfinished] = v
+        unfinished += np.int64(n == 4)
+    for i in range(unfinished):
+        v = some[i]
+        x = np.float64(rate[v])
+        weight = x * (1.0 - np.float64(one_minus_exp(rate[v])))
+        left = np.float64(random[v]) * 2.0**-32 - weight * (1.0 + x / 2.0 + x * x / 6.0)
+        weight *= x * x * x / 24.0
+        n = 4
+        while left >= weight and n < MOST_OF_FEW:
+            left -= weight
+            n += 1
+            weight *= x / n
+            hits[count] = v
+            count += 1
+    return count
+
+
+@inline
+def _draw(count, m, key, counter, drawn, part):
+    """Uniform keys, and what is left of each random number in units of 2^-31."""
     for i in range(count):
         random = np.int64(random_bits(key, counter + i) >> np.uint64(11))
         x = np.float64(random) * 2.0**-53 * m
         drawn[i] = np.int32(x)
         part[i] = np.int32((x - np.float64(drawn[i])) * 2147483648.0)
-    if table.shape[0]:
-        for i in range(count):
-            j = drawn[i]
-            alias = table[np.uint32(j), 1]
-            drawn[i] = j if part[i] < table[np.uint32(j), 0] else alias
-    elif top > 0:
-        kept = 0
-        for i in range(count):
-            j = drawn[i]
-            hits[kept], drawn[kept] = hits[i], j
-            limit = np.float64(part[i]) * (2.0**-31 * top)
-            kept += int(limit < member[np.uint64(base + j), block])
-        count = kept
+
+
+@inline
+def _mark(drawn, count, marks, groups):
     for i in range(count):
         j = np.uint64(drawn[i])
-        word = np.uint64(hits[i]) * words + (j >> np.uint64(6))
-        bitmap[word] |= np.uint64(1) << (j & np.uint64(63))
-    for i in range(count):
-        word = np.uint64(drawn[i]) >> np.uint64(6)
-        at = np.uint64(hits[i]) * summary_words + (word >> np.uint64(6))
-        summary[at] |= np.uint64(1) << (word & np.uint64(63))
+        marks[j] = 1
+        groups[j >> np.uint64(6)] = 1
+
+
+@inline
+def _place(
+    hits, count, head, low, m, table, share, direct, largest, member, key, counter, marks, groups,
+    drawn, part, chosen, unsure,
+):  # fmt: skip
+    """Draws a key for the block of every hit and marks it: by alias table, or for blocks that are
+    ``direct`` a uniform key, kept with probability membership / ``largest``."""
+    # One short loop for each step: the arithmetic vectorises, the memory accesses overlap.
+    _draw(count, m, key, counter, drawn, part)
+    kept, doubtful = 0, 0
+    if table.shape[2] == 0:
+        for i in range(count):
+            j = np.uint64(low + drawn[i])
+            limit, known = part[i] >> 23, np.int32(share[head, np.uint64(hits[i]), j])
+            chosen[kept] = drawn[i]
+            kept += np.int64(limit < known)
+            unsure[doubtful] = i
+            doubtful += np.int64(limit == known)
+    else:
+        for i in range(count):
+            j, v = low + np.int64(drawn[i]), hits[i]
+            chosen[kept] = drawn[i]
+            if direct[v]:
+                limit, known = part[i] >> 23, np.int32(share[head, v, j])
+                kept += np.int64(limit < known)
+                unsure[doubtful] = i
+                doubtful += np.int64(limit == known)
+            else:
+                alias = table[head, v, j, 1]
+                chosen[kept] = drawn[i] if part[i] < table[head, v, j, 0] else alias
+                kept += 1
+    num_keys = member.shape[0] // share.shape[0]
+    for i in range(doubtful):
+        at = unsure[i]
+        z = member[head * num_keys + low + drawn[at], hits[at]]
+        chosen[kept] = drawn[at]
+        kept += np.int64(part[at] * (2.0**-31 * largest[hits[at]]) < z)
+    _mark(chosen, kept, marks, groups)
 
 
 @inline
 def _thin(
-    found, start, stop, rate, row, member, base, exploration, excess, key, counter, random, unsure
+    found, start, stop, rate, place, member, base, exploration, excess, key, counter, random, unsure
 ):
     """Keeps each proposed edge of a row with probability ``p / (1 - exp(-excess * p))``.
 
@@ -445,7 +562,7 @@ def _thin(
             base + found[start + unsure[min(i + 2, open_ - 1)]],
             base + found[start + unsure[min(i + 3, open_ - 1)]],
         )
-        probs = dot(rate, row, member, vertices, 0, width)
+        probs = dot(rate, place, member, vertices, 0, width)
         for q in range(min(4, open_ - i)):
             t = unsure[i + q]
             p = exploration + probs[q]
@@ -467,9 +584,11 @@ def _fastrg_tiles(
     found,
     rate,
     member,
+    query_ptr,
     key_ptr,
     excess,
     table,
+    share,
     mass,
     largest,
     direct,
@@ -481,108 +600,125 @@ def _fastrg_tiles(
     count,
 ):
     random, unsure = np.empty(1024), np.empty(1024, np.int32)
-    uniform_table = np.empty((0, 2), np.int32)
-    hits, drawn, part = np.empty((3, HITS), np.int32)
     exponential = np.empty(EXPONENTIALS, np.float32)
+    through, number = np.empty(clusters, np.float32), np.empty(clusters, np.int32)
+    words, some = np.empty((clusters >> 1) + 1, np.uint64), np.empty(clusters + 1, np.int32)
+    uniform = words.view(np.uint32)
+    most = HITS + MOST_OF_FEW * clusters
+    # Their distance is no multiple of 4 KiB: loads would wait for stores at the same offset.
+    hits, drawn, part, chosen, doubtful = np.empty((5, most | 80), np.int32)
+    longest = 0
+    for g in range(key_ptr.size - 1):
+        longest = max(longest, key_ptr[g + 1] - key_ptr[g])
+    marks = np.zeros((longest + 63) >> 6 << 6, np.uint8)
+    groups = np.zeros((longest + 4095) >> 12 << 6, np.uint8)
+    num_queries = rate.shape[0] // heads
     size = 0
-    bits, summary_bits, most_rows = 0, 0, 0
-    for tile in range(start, stop):
-        height = tiles[tile, 3] - tiles[tile, 2]
-        words = (key_ptr[tiles[tile, 0] + 1] - key_ptr[tiles[tile, 0]] + 63) >> 6
-        most_rows = max(most_rows, height)
-        bits = max(bits, height * words)
-        summary_bits = max(summary_bits, height * ((words + 63) >> 6))
-    bitmap = np.zeros(bits, np.uint64)
-    summary = np.zeros(summary_bits, np.uint64)
-    length = np.empty((clusters + 1, most_rows + 8))
     for tile in range(start, stop):
         g, h, first, last = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2], tiles[tile, 3]
         low = key_ptr[g]
         m = key_ptr[g + 1] - low
-        height = last - first
         if m == 0:
             continue
-        words = (m + 63) >> 6
-        summary_words = (words + 63) >> 6
-        key = stream(seed, g, h, tiles[tile, 4])
-        gap_key = mix(key ^ np.uint64(1))
-        thin_key = mix(key ^ np.uint64(2))
         base = h * key_ptr[-1]
-        total = mass[g, h]
-        for low_row in range(0, height, 8):  # short stretches keep both sides in cache
+        my_mass, my_direct, my_largest = mass[g, h], direct[g, h], largest[g, h]
+        for r in range(first, last):
+            row = rows[r]
+            place = h * num_queries + row // heads
+            key = stream(seed, g, h, row // heads - query_ptr[g])
+            number_key, gap_key = mix(key ^ np.uint64(1)), mix(key ^ np.uint64(3))
+            factor = np.float32(excess[row])
+            top = np.float32(0)
             for v in range(clusters):
-                for r in range(low_row, min(low_row + 8, height)):
-                    row = rows[first + r]
-                    length[v, r] = rate[row, v] * (excess[row] * total[v])
-        for r in range(height):
-            length[clusters, r] = exploration * excess[rows[first + r]] * m
-        _refill(exponential, gap_key, 0)
-        used, gaps, proposals = 1, EXPONENTIALS, 0
-        gap = np.float64(exponential[0])
-        for v in range(clusters + 1):
-            block, top = uniform_table, 0.0
-            if v < clusters and direct[g, h, v]:
-                top = largest[g, h, v]
-            elif v < clusters:
-                block = table[h, v, low : low + m]
-            waiting = 0
-            for r in range(height):
-                here = length[v, r]
-                while gap < here:
-                    hits[waiting] = r
-                    waiting += 1
-                    if waiting == HITS:
-                        _place(
-                            hits, HITS, block, member, base + low, v, top, m, key, proposals,
-                            bitmap, np.uint64(words), summary, np.uint64(summary_words), drawn,
-                            part,
-                        )  # fmt: skip
-                        proposals += HITS
-                        waiting = 0
+                through[v] = np.float32(rate[place, v]) * (factor * np.float32(my_mass[v]))
+            for v in range(clusters):
+                top = max(top, through[v])
+            rounds = 1 if top > MOST_ROUNDS * FEW else max(1, int(math.ceil(top / FEW)))
+            for v in range(clusters):
+                through[v] *= np.float32(1.0 / rounds)
+            waiting, proposals = 0, 0
+            for t in range(rounds):
+                waiting = _few_hits(
+                    through, clusters, mix(number_key ^ np.uint64(t)), words, uniform, number, some,
+                    hits, waiting,
+                )  # fmt: skip
+                if waiting > HITS:
+                    _place(
+                        hits, waiting, h, low, m, table, share, my_direct, my_largest, member, key,
+                        proposals, marks, groups, drawn, part, chosen, doubtful,
+                    )  # fmt: skip
+                    proposals += waiting
+                    waiting = 0
+            used, gaps = EXPONENTIALS, 0
+            if rounds == 1 and top > FEW:
+                for v in range(clusters):
+                    if through[v] <= np.float32(FEW * (1 + 1e-6)):
+                        continue
+                    gap = 0.0
+                    while True:
+                        if used == EXPONENTIALS:
+                            _refill(exponential, gap_key, gaps)
+                            gaps += EXPONENTIALS
+                            used = 0
+                        gap += exponential[used]
+                        used += 1
+                        if gap >= through[v]:
+                            break
+                        hits[waiting] = v
+                        waiting += 1
+                        if waiting == most:
+                            _place(
+                                hits, waiting, h, low, m, table, share, my_direct,
+                                my_largest, member, key, proposals, marks, groups, drawn, part,
+                                chosen, doubtful,
+                            )  # fmt: skip
+                            proposals += waiting
+                            waiting = 0
+            _place(
+                hits, waiting, h, low, m, table, share, my_direct, my_largest, member, key,
+                proposals, marks, groups, drawn, part, chosen, doubtful,
+            )  # fmt: skip
+            proposals += waiting
+            if exploration > 0.0:
+                left, waiting = exploration * excess[row] * m, 0
+                while True:
                     if used == EXPONENTIALS:
                         _refill(exponential, gap_key, gaps)
                         gaps += EXPONENTIALS
                         used = 0
-                    gap += exponential[used]
+                    left -= exponential[used]
                     used += 1
-                gap -= here
-            _place(
-                hits, waiting, block, member, base + low, v, top, m, key, proposals,
-                bitmap, np.uint64(words), summary, np.uint64(summary_words), drawn,
-                part,
-            )  # fmt: skip
-            proposals += waiting
-        if size + proposals > found.size:
-            larger = np.empty(max(2 * found.size, size + proposals), np.int32)
-            larger[:size] = found[:size]
-            found = larger
-        thinned = 0
-        for r in range(height):
-            row = rows[first + r]
+                    if waiting == most or left <= 0.0:
+                        _draw(waiting, m, key, proposals, drawn, part)
+                        _mark(drawn, waiting, marks, groups)
+                        proposals += waiting
+                        waiting = 0
+                    if left <= 0.0:
+                        break
+                    waiting += 1
+            if size + proposals > found.size:
+                larger = np.empty(max(2 * found.size, size + proposals), np.int32)
+                larger[:size] = found[:size]
+                found = larger
             before = size
-            for s in range(summary_words):
-                present = summary[r * summary_words + s]
-                summary[r * summary_words + s] = 0
-                while present:
-                    w = s * 64 + np.int64(trailing_zeros(present))
-                    present &= present - np.uint64(1)
-                    word = bitmap[r * words + w]
-                    bitmap[r * words + w] = 0
-                    while word:
-                        j = low + w * 64 + np.int64(trailing_zeros(word))
-                        word &= word - np.uint64(1)
-                        found[size] = j
+            for first_group in range(0, (m + 63) >> 6, 64):
+                some_groups = take_marks(groups, first_group)
+                while some_groups:
+                    group = first_group + np.int64(trailing_zeros(some_groups))
+                    some_groups &= some_groups - np.uint64(1)
+                    present = take_marks(marks, group * 64)
+                    while present:
+                        found[size] = low + group * 64 + np.int64(trailing_zeros(present))
+                        present &= present - np.uint64(1)
                         size += 1
             if bernoulli:
                 if size - before > random.size:
                     random = np.empty(2 * (size - before))
                     unsure = np.empty(2 * (size - before), np.int32)
-                proposed = size - before
                 size = _thin(
-                    found, before, size, rate, row, member, base, exploration, excess[row],
-                    thin_key, thinned, random, unsure,
+                    found, before, size, rate, place, member, base, exploration, excess[row],
+                    mix(key ^ np.uint64(2)), 0, random, unsure,
                 )  # fmt: skip
-                thinned += proposed
             count[row] = size - before
     return found[:size]
 
@@ -602,7 +738,7 @@ def _dense_parts(problem: Problem, rows: np.ndarray, law: str, count: np.ndarray
         ),
         _split(problem.key_ptr.size - 1, 1),
     )
-    tiles = _tiles(problem, rows, DENSE_ROWS, 2**62)
+    tiles = _tiles(problem, rows, DENSE_ROWS)
     return _collect(
         _dense_tiles,
         tiles,
@@ -689,25 +825,26 @@ def _dense_tiles(
     bitmap = np.empty((DENSE_ROWS, longest), np.uint32)
     prob = np.empty((4, PANEL), rate.dtype)
     random = np.empty(PANEL, np.uint32)
-    key = np.empty(DENSE_ROWS, np.uint64)
+    key, place = np.empty(DENSE_ROWS, np.uint64), np.empty(DENSE_ROWS, np.int64)
     for tile in range(start, stop):
         g, h, first, last = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2], tiles[tile, 3]
         low, m = key_ptr[g], key_ptr[g + 1] - key_ptr[g]
         height, mine = last - first, panel_ptr[g + 1] - panel_ptr[g]
         for r in range(height):
-            key[r] = stream(~seed, g, h, rows[first + r] // heads - query_ptr[g])
+            node = rows[first + r] // heads
+            key[r] = stream(~seed, g, h, node - query_ptr[g])
+            place[r] = h * query_ptr[-1] + node
         for p in range(mine):
             base = (h * num_panels + panel_ptr[g] + p) * depth
             valid = np.uint32(0xFFFFFFFF)
             if m - p * PANEL < PANEL:
                 valid = np.uint32((1 << (m - p * PANEL)) - 1)
             for r in range(0, height, 4):
-                a = first + r
                 four = (
-                    rows[a],
-                    rows[min(a + 1, last - 1)],
-                    rows[min(a + 2, last - 1)],
-                    rows[min(a + 3, last - 1)],
+                    place[r],
+                    place[min(r + 1, height - 1)],
+                    place[min(r + 2, height - 1)],
+                    place[min(r + 3, height - 1)],
                 )
                 multiply(rate, four, panels, base, depth, prob)
                 for q in range(min(4, height - r)):

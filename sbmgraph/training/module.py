@@ -46,8 +46,8 @@ class SequenceClassifier(L.LightningModule):
         embedding_std: Standard deviation of the initial embeddings.
         position_std: The same for the position embeddings. (default: ``embedding_std``)
         lr: The largest learning rate.
-        warmup_steps: Optimizer steps in which the rate grows linearly to it; it falls linearly in
-            the rest.
+        warmup_steps: Optimizer steps in which the rate grows linearly to it.
+        final_lr: The rate that it falls to, linearly, in the rest.
         weight_decay: Weight decay of AdamW.
         density_weight: Weight of the mean expected density of all heads in the loss (the paper's
             lambda, Section 3.3).
@@ -77,12 +77,14 @@ class SequenceClassifier(L.LightningModule):
         position_std: float | None = None,
         lr: float = 5e-4,
         warmup_steps: int = 1000,
+        final_lr: float = 0.0,
         weight_decay: float = 0.0,
         density_weight: float = 1e-4,
         seed: int = 0,
     ) -> None:
         super().__init__()
         check_range("lr", lr, 0.0, float("inf"), low_open=True)
+        check_range("final_lr", final_lr, 0.0, lr)
         check_range("weight_decay", weight_decay, 0.0, float("inf"))
         check_range("density_weight", density_weight, 0.0, float("inf"))
         check_positive_int("warmup_steps", warmup_steps, 0)
@@ -160,8 +162,9 @@ class SequenceClassifier(L.LightningModule):
                 f"'warmup_steps' must be below the run's {steps} steps, "
                 f"got {hparams['warmup_steps']}"
             )
+        shape = {"steps": steps, "final": hparams["final_lr"] / hparams["lr"]}
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, partial(one_cycle, warmup=hparams["warmup_steps"], steps=steps)
+            optimizer, partial(one_cycle, warmup=hparams["warmup_steps"], **shape)
         )
         return {
             "optimizer": optimizer,
@@ -237,10 +240,11 @@ class SequenceClassifier(L.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
 
-def one_cycle(step: int, warmup: int, steps: int) -> float:
+def one_cycle(step: int, warmup: int, steps: int, final: float = 0.0) -> float:
     """The learning rate of a step (from 0) as a share of the largest: it grows linearly to that in
-    ``warmup`` steps and then falls linearly, to 0 just after the last of ``steps``."""
-    return min((step + 1) / max(warmup, 1), (steps - step) / (steps - warmup))
+    ``warmup`` steps and then falls linearly, to ``final`` just after the last of ``steps``."""
+    left = (steps - step) / (steps - warmup)
+    return min((step + 1) / max(warmup, 1), final + (1.0 - final) * left)
 
 
 def densities(runs: Recorder) -> dict[str, Tensor]:

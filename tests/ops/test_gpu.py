@@ -86,6 +86,7 @@ class Flat:
         names = ("query", "key", "value")
         self.qkv = [problem.tensors[name].squeeze(1).to(DEVICE) for name in names]
         self.grad = problem.grad.squeeze(1).to(DEVICE)
+        self.factors = [problem.tensors[name].to(DEVICE) for name in ("Y", "Z")]
 
     def forward(self, dropout: float, seed: int) -> tuple[Tensor, Tensor]:
         return gpu.attention_forward(*self.qkv, *self.csr, None, 0.5, dropout, seed)
@@ -95,7 +96,8 @@ class Flat:
     ) -> tuple[Tensor | None, ...]:
         out, lse = self.forward(dropout, seed)
         inputs = (self.grad, *self.qkv, out, lse, *self.csr, *self.graph.csc())
-        return gpu.attention_backward(*inputs, None, 0.5, dropout, seed, "mask", needs)
+        options = (0.5, dropout, seed, "mask", needs)
+        return gpu.attention_backward(*inputs, None, *self.factors, None, *options)
 
     def dropout_factor(self, dropout: float, seed: int) -> Tensor:
         """What dropout multiplies each weight by, [n, m], NaN off the graph: values that name their
@@ -110,9 +112,9 @@ class Flat:
 @kernel_test
 def test_only_what_is_needed_is_computed() -> None:
     flat = Flat(3, 4, 2)
-    everything = flat.backward(0.0, 0, (True,) * 5)
-    for wanted in range(5):
-        needs = tuple(i == wanted for i in range(5))
+    everything = flat.backward(0.0, 0, (True,) * 6)
+    for wanted in range(6):
+        needs = tuple(i == wanted for i in range(6))
         some = flat.backward(0.0, 0, needs)
         assert [grad is not None for grad in some] == list(needs)
         assert torch.equal(some[wanted], everything[wanted])
@@ -142,7 +144,7 @@ def test_dropout_is_the_same_in_both_passes() -> None:
     alpha = score.softmax(-1).nan_to_num(0.0)
     expected = (alpha * factor.nan_to_num(0.0)) @ value
     torch.testing.assert_close(flat.forward(dropout, seed)[0], expected.detach())
-    found = flat.backward(dropout, seed, (True, True, True, False, False))
+    found = flat.backward(dropout, seed, (True, True, True, False, False, False))
     truth = torch.autograd.grad(expected, leaves, flat.grad)
     for mine, theirs in zip(found[:3], truth, strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -167,10 +169,9 @@ def test_edge_probabilities_equal_the_dense_product(clusters: int) -> None:
     )
     key, query = graph.edge_index
     expected = torch.einsum("nhk,mhk->nhm", rate, member)[query, graph.head, key]
-    flat = (rate.flatten(0, 1), member.flatten(0, 1))
     csr = (graph.rowptr, graph.col, heads)
-    torch.testing.assert_close(gpu.edge_prob_forward(*flat, *csr), expected)
-    unneeded = gpu.edge_prob_backward(expected, *flat, *csr, *graph.csc(), (False, False))
+    torch.testing.assert_close(gpu.edge_prob_forward(rate, member, *csr), expected)
+    unneeded = gpu.edge_prob_backward(expected, rate, member, *csr, *graph.csc(), (False, False))
     assert unneeded == (None, None)
 
 
@@ -220,7 +221,7 @@ if not INTERPRETED:
         | dict.fromkeys(["rowptr", "colptr", "perm", "ptr", "table"], "*i64")
         | dict.fromkeys(["col", "row", "index"], "*i32")
         | dict.fromkeys(["d", "dv", "clusters"], "i32:16")
-        | dict.fromkeys(["heads", "num_queries", "nodes", "parts"], "i32")
+        | dict.fromkeys(["heads", "num_queries", "num_keys", "others", "nodes", "parts"], "i32")
         | {"scale": "fp32", "seed": "i64"}
     )
 

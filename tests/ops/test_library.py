@@ -23,21 +23,24 @@ def vertices(problem: Problem, *names: str) -> list[Tensor]:
     return [problem.tensors[name].float().flatten(0, 1).requires_grad_() for name in names]
 
 
+def factors(problem: Problem) -> list[Tensor]:
+    return [problem.tensors[name].float().requires_grad_() for name in ("Y", "Z")]
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_attention_operator(problem: Problem, dropout: float) -> None:
     graph = problem.graph
     bias = problem.tensors["bias"].float().requires_grad_()
-    gate = torch.ones(graph.num_edges, requires_grad=True)
+    learned = torch.arange(graph.num_edges) % 3 > 0
     inputs = vertices(problem, "query", "key", "value")
-    for extra in ((bias, gate), (None, None)):
+    for extra in ((bias, *factors(problem), learned), (None,) * 4):
         args = (*inputs, *extra, graph.rowptr, graph.col, *graph.csc(), torch.tensor(3))
         opcheck(torch.ops.sbmgraph.edge_attention.default, (*args, H, 0.5, dropout, "logit"))
 
 
-@pytest.mark.parametrize("gate", [True, False])
-def test_edge_prob_operator(problem: Problem, gate: bool) -> None:
+def test_edge_prob_operator(problem: Problem) -> None:
     graph = problem.graph
-    args = (*vertices(problem, "Y", "Z"), graph.rowptr, graph.col, *graph.csc(), H, gate)
+    args = (*factors(problem), graph.rowptr, graph.col, *graph.csc(), H)
     opcheck(torch.ops.sbmgraph.edge_prob.default, args)
 
 
