@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -149,6 +150,8 @@ def attention_backward(rounds: int) -> dict[str, Any]:
 
         def run(backend: str, g=graph, x=leaves, f=factors) -> None:
             g._csc = None
+            for leaf in (*x, *f):
+                leaf.grad = None
             edge_attention(*x, g, SBM.unchecked(*f), backend=backend).sum().backward()
 
         times = compare(
@@ -444,7 +447,9 @@ def main() -> None:
         parts["memory"] = lambda: memory_scaling(nodes)
         if not args.quick:
             parts["large layer"] = large_layer
-    flags = ["--quick"] * args.quick + (["--only", *args.only] if args.only else [])
+    if unknown := set(args.only or ()) - set(parts):
+        parser.error(f"--only must name parts among {list(parts)}, got {sorted(unknown)}")
+    flags = ["--quick"] * args.quick + (["--only", *map(shlex.quote, args.only)] if args.only else [])
     command = " ".join(["python benchmarks/run.py", *flags])
     results: dict[str, Any] = {"machine": machine(command)}
     args.output.mkdir(parents=True, exist_ok=True)

@@ -210,7 +210,6 @@ def _accumulator(vectors: int) -> Any:
             vector = ir.VectorType(_element(dtype), LANES)
             align = dtype.bitwidth // 8
             integer = ir.IntType(64)
-            zero = ir.Constant(integer, 0)
             cast = lambda k: context.cast(builder, args[k], sig.args[k], types.intp)  # noqa: E731
             offsets = [ir.Constant(integer, v * LANES) for v in range(vectors)]
             target = _row_pointer(context, builder, out, args[0], cast(1), cast(2))

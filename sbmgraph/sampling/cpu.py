@@ -53,6 +53,9 @@ MOST_OF_FEW = 40  # a row that expects FEW proposals has more with probability 1
 MOST_ROUNDS = 8
 """Blocks with more proposals than FEW are treated in so many equal rounds at most."""
 
+SORTED = 24
+"""Up to so many keys of a row are sorted by insertion."""
+
 DENSE_ROWS = 64
 HITS = 1024
 EXPONENTIALS = 256
@@ -451,18 +454,18 @@ def _few_hits(rate, size, key, words, random, number, some, hits, count):
     present = 0
     for v in range(size):
         some[present] = v
-        present += np.int64(number[v] > 0)
+        present += int(number[v] > 0)
     unfinished = 0
     for i in range(present):
         v = some[i]
-        n = np.int64(number[v])
+        n = int(number[v])
         hits[count] = v
         hits[count + 1] = v
         hits[count + 2] = v
         hits[count + 3] = v
         count += n
         some[unfinished] = v
-        unfinished += np.int64(n == 4)
+        unfinished += int(n == 4)
     for i in range(unfinished):
         v = some[i]
         x = np.float64(rate[v])
@@ -499,11 +502,12 @@ def _mark(drawn, count, marks, groups):
 
 @inline
 def _place(
-    hits, count, head, low, m, table, share, direct, largest, member, key, counter, marks, groups,
-    drawn, part, chosen, unsure,
+    hits, count, head, low, m, table, share, direct, largest, member, key, counter, drawn, part,
+    unsure, chosen,
 ):  # fmt: skip
-    """Draws a key for the block of every hit and marks it: by alias table, or for blocks that are
-    ``direct`` a uniform key, kept with probability membership / ``largest``."""
+    """Draws a key for the block of every hit: by alias table, or for blocks that are ``direct`` a
+    uniform key, kept with probability membership / ``largest``. Returns how many there are;
+    ``chosen`` lists them."""
     # One short loop for each step: the arithmetic vectorises, the memory accesses overlap.
     _draw(count, m, key, counter, drawn, part)
     kept, doubtful = 0, 0
@@ -512,18 +516,18 @@ def _place(
             j = np.uint64(low + drawn[i])
             limit, known = part[i] >> 23, np.int32(share[head, np.uint64(hits[i]), j])
             chosen[kept] = drawn[i]
-            kept += np.int64(limit < known)
+            kept += int(limit < known)
             unsure[doubtful] = i
-            doubtful += np.int64(limit == known)
+            doubtful += int(limit == known)
     else:
         for i in range(count):
             j, v = low + np.int64(drawn[i]), hits[i]
             chosen[kept] = drawn[i]
             if direct[v]:
                 limit, known = part[i] >> 23, np.int32(share[head, v, j])
-                kept += np.int64(limit < known)
+                kept += int(limit < known)
                 unsure[doubtful] = i
-                doubtful += np.int64(limit == known)
+                doubtful += int(limit == known)
             else:
                 alias = table[head, v, j, 1]
                 chosen[kept] = drawn[i] if part[i] < table[head, v, j, 0] else alias
@@ -533,8 +537,26 @@ def _place(
         at = unsure[i]
         z = member[head * num_keys + low + drawn[at], hits[at]]
         chosen[kept] = drawn[at]
-        kept += np.int64(part[at] * (2.0**-31 * largest[hits[at]]) < z)
-    _mark(chosen, kept, marks, groups)
+        kept += int(part[at] * (2.0**-31 * largest[hits[at]]) < z)
+    return kept
+
+
+@inline
+def _sort(values, count):
+    """Sorts a few values in place and drops repetitions; returns how many are left."""
+    kept = 0
+    for i in range(count):
+        x = values[i]
+        at = kept
+        while at > 0 and values[at - 1] > x:
+            at -= 1
+        if at > 0 and values[at - 1] == x:
+            continue
+        for k in range(kept, at, -1):
+            values[k] = values[k - 1]
+        values[at] = x
+        kept += 1
+    return kept
 
 
 @inline
@@ -633,7 +655,7 @@ def _fastrg_tiles(
                 through[v] = np.float32(rate[place, v]) * (factor * np.float32(my_mass[v]))
             for v in range(clusters):
                 top = max(top, through[v])
-            rounds = 1 if top > MOST_ROUNDS * FEW else max(1, int(math.ceil(top / FEW)))
+            rounds = 1 if top > MOST_ROUNDS * FEW else max(1, math.ceil(top / FEW))
             for v in range(clusters):
                 through[v] *= np.float32(1.0 / rounds)
             waiting, proposals = 0, 0
@@ -643,10 +665,11 @@ def _fastrg_tiles(
                     hits, waiting,
                 )  # fmt: skip
                 if waiting > HITS:
-                    _place(
+                    kept = _place(
                         hits, waiting, h, low, m, table, share, my_direct, my_largest, member, key,
-                        proposals, marks, groups, drawn, part, chosen, doubtful,
+                        proposals, drawn, part, doubtful, chosen,
                     )  # fmt: skip
+                    _mark(chosen, kept, marks, groups)
                     proposals += waiting
                     waiting = 0
             used, gaps = EXPONENTIALS, 0
@@ -667,18 +690,23 @@ def _fastrg_tiles(
                         hits[waiting] = v
                         waiting += 1
                         if waiting == most:
-                            _place(
-                                hits, waiting, h, low, m, table, share, my_direct,
-                                my_largest, member, key, proposals, marks, groups, drawn, part,
-                                chosen, doubtful,
+                            kept = _place(
+                                hits, waiting, h, low, m, table, share, my_direct, my_largest,
+                                member, key, proposals, drawn, part, doubtful, chosen,
                             )  # fmt: skip
+                            _mark(chosen, kept, marks, groups)
                             proposals += waiting
                             waiting = 0
-            _place(
+            is_marked = proposals > 0 or exploration > 0.0
+            kept = _place(
                 hits, waiting, h, low, m, table, share, my_direct, my_largest, member, key,
-                proposals, marks, groups, drawn, part, chosen, doubtful,
+                proposals, drawn, part, doubtful, chosen,
             )  # fmt: skip
             proposals += waiting
+            if kept > SORTED:
+                is_marked = True
+            if is_marked:
+                _mark(chosen, kept, marks, groups)
             if exploration > 0.0:
                 left, waiting = exploration * excess[row] * m, 0
                 while True:
@@ -701,7 +729,11 @@ def _fastrg_tiles(
                 larger[:size] = found[:size]
                 found = larger
             before = size
-            for first_group in range(0, (m + 63) >> 6, 64):
+            if not is_marked:
+                for i in range(_sort(chosen, kept)):
+                    found[size] = low + chosen[i]
+                    size += 1
+            for first_group in range(0, (m + 63) >> 6 if is_marked else 0, 64):
                 some_groups = take_marks(groups, first_group)
                 while some_groups:
                     group = first_group + np.int64(trailing_zeros(some_groups))
