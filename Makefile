@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= passive
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: listops test test-all lint install ext bench report docs notebooks clean
+.PHONY: listops test test-all test-bounds lint install ext bench report docs notebooks clean
 
 listops: $(VENV)/.train
 	$(BIN)/python tasks/lra.py fit --config tasks/configs/listops_quick.yaml --overwrite true
@@ -22,6 +22,11 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
+
+# The compiled kernels once more, with every array access checked.
+test-bounds: $(VENV)/.dev
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(BIN)/python -m pytest -q -n 2 \
+		-m "not slow" tests/ops tests/sampling tests/nn
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

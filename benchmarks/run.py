@@ -449,7 +449,9 @@ def main() -> None:
             parts["large layer"] = large_layer
     if unknown := set(args.only or ()) - set(parts):
         parser.error(f"--only must name parts among {list(parts)}, got {sorted(unknown)}")
-    flags = ["--quick"] * args.quick + (["--only", *map(shlex.quote, args.only)] if args.only else [])
+    flags = ["--quick"] * args.quick + (
+        ["--only", *map(shlex.quote, args.only)] if args.only else []
+    )
     command = " ".join(["python benchmarks/run.py", *flags])
     results: dict[str, Any] = {"machine": machine(command)}
     args.output.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# Read when torch loads OpenMP: threads that wait by spinning slow a busy machine down tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import torch
 import torch_geometric
 from torch import Tensor, nn

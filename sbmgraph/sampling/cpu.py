@@ -519,19 +519,22 @@ def _place(
             kept += int(limit < known)
             unsure[doubtful] = i
             doubtful += int(limit == known)
-    else:
+    elif share.shape[2] == 0:
         for i in range(count):
-            j, v = low + np.int64(drawn[i]), hits[i]
-            chosen[kept] = drawn[i]
-            if direct[v]:
-                limit, known = part[i] >> 23, np.int32(share[head, v, j])
-                kept += int(limit < known)
-                unsure[doubtful] = i
-                doubtful += int(limit == known)
-            else:
-                alias = table[head, v, j, 1]
-                chosen[kept] = drawn[i] if part[i] < table[head, v, j, 0] else alias
-                kept += 1
+            j, v = np.uint64(low + drawn[i]), np.uint64(hits[i])
+            threshold, alias = table[head, v, j, 0], table[head, v, j, 1]
+            chosen[i] = drawn[i] if part[i] < threshold else alias
+        kept = count
+    else:  # both are read, and one is used: a branch would wait for each of them
+        for i in range(count):
+            j, v = np.uint64(low + drawn[i]), np.uint64(hits[i])
+            limit, known = part[i] >> 23, np.int32(share[head, v, j])
+            threshold, alias = table[head, v, j, 0], table[head, v, j, 1]
+            by_table = not direct[v]
+            chosen[kept] = alias if by_table & (part[i] >= threshold) else drawn[i]
+            kept += int(by_table | (limit < known))
+            unsure[doubtful] = i
+            doubtful += int(direct[v] & (limit == known))
     num_keys = member.shape[0] // share.shape[0]
     for i in range(doubtful):
         at = unsure[i]

@@ -25,7 +25,7 @@ Sampler = Callable[[SBM, str, float, int], tuple[Tensor, Tensor]]
 KERNELS = {"cpu": "sbmgraph.sampling.cpu", "cuda": "sbmgraph.sampling.gpu"}
 """The module that holds the compiled samplers of each device type."""
 
-COSTS = (49.6, 9.11, 2.8, 0.0234)
+COSTS = (33.6, 5.41, 1.86, 0.0178)
 """Nanoseconds on one core for an edge and a block of a node (fastRG), for a pair and a block of a
 pair (dense): ``python benchmarks/fit_cost.py`` fits them anew."""
 

@@ -42,8 +42,10 @@ class Problem:
         dtype: torch.dtype,
         estimator: str = "logit",
         use_bias: bool = True,
+        use_learned: bool = False,
     ) -> dict[str, Tensor]:
-        """Output, weights and every gradient, as float64 on the CPU."""
+        """Output, weights and every gradient, as float64 on the CPU; with ``use_learned`` a third
+        of the edges were given, not sampled."""
         wide = torch.promote_types(dtype, torch.float32)
         narrow = ("query", "key", "value", "bias")
         leaves = {
@@ -52,6 +54,7 @@ class Problem:
         }
         sbm = SBM.unchecked(leaves["Y"], leaves["Z"], leaves["B"])
         qkv = [leaves[name] for name in ("query", "key", "value")]
+        learned = (torch.arange(self.graph.num_edges) % 3 > 0).to(device)
         out, weights = edge_attention(
             *qkv,
             self.graph.to(device),
@@ -60,6 +63,9 @@ class Problem:
             backend=backend,
             return_weights=True,
             bias=leaves["bias"] if use_bias else None,
+            learned=(torch.arange(self.graph.num_edges) % 3 > 0).to(device)
+            if use_learned
+            else None,
         )
         assert out.dtype == dtype
         out.backward(self.grad.to(device, dtype))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from unittest import mock
 
 import pytest
 import torch
@@ -25,6 +26,23 @@ def test_equals_reference(shape: tuple, dtype: torch.dtype, estimator: str) -> N
         checks.check_results(
             checks.random_problem(*shape), "cpu", "fused", dtype, estimator=estimator
         )
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("estimator", ["logit", "mask"])
+def test_given_edges_pass_no_gradient(estimator: str, use_bias: bool) -> None:
+    options = {"estimator": estimator, "use_bias": use_bias, "use_learned": True}
+    problem = checks.random_problem(*checks.SHAPES[1])
+    checks.check_results(problem, "cpu", "fused", torch.float32, **options)
+
+
+@pytest.mark.parametrize("clusters", [1, 16, 40, 130, 260])
+def test_sums_over_any_number_of_clusters(clusters: int) -> None:
+    """Rows are summed some columns at a time, and few rows at a time stay in cache."""
+    problem = checks.random_problem(21, 33, 2, 20, 7, clusters)
+    checks.check_results(problem, "cpu", "fused", torch.float64)
+    with mock.patch.object(cpu, "CACHED_BYTES", 1):
+        checks.check_results(problem, "cpu", "fused", torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -48,7 +48,13 @@ def test_equals_reference(shape: tuple, dtype: torch.dtype, estimator: str, use_
     problem = checks.random_problem(*shape)
     with checks.poisoned_memory():
         checks.check_results(
-            problem, DEVICE, "fused", dtype, estimator=estimator, use_bias=use_bias
+            problem,
+            DEVICE,
+            "fused",
+            dtype,
+            estimator=estimator,
+            use_bias=use_bias,
+            use_learned=use_bias,
         )
 
 

@@ -53,15 +53,16 @@ def skewed(n: int, m: int, density: float, clusters: int = 5) -> SBM:
     return SBM(Y, Z, B * (density / sbm.expected_density().max()))
 
 
-@pytest.mark.parametrize("tables", [0.0, 1e9], ids=["alias tables", "uniform keys"])
+@pytest.mark.parametrize("tables", [0.0, 450.0, 1e9], ids=["alias tables", "both", "uniform keys"])
 @algorithm
-@pytest.mark.parametrize("density", [0.002, 0.1])
+@pytest.mark.parametrize("density", [0.002, 0.02, 0.1])
 def test_degrees_over_many_tiles(
     monkeypatch: pytest.MonkeyPatch, algorithm: str, density: float, tables: float
 ) -> None:
     """Degrees of 700 queries and of 900 keys, standardised: their largest passes 6.5 with a chance
-    below 1e-6, and the mean of their squares lies within 6 standard errors of 1."""
-    monkeypatch.setattr(cpu, "TABLE_PAYS", tables)
+    below 1e-6, and the mean of their squares lies within 6 standard errors of 1. The densities make
+    less than one, a few and many proposals for each block of a row."""
+    monkeypatch.setattr(cpu, "TABLE_PAYS", tables * density)
     run = SAMPLERS[algorithm]
     sbm = skewed(700, 900, density)
     prob = dense_prob(sbm).double()
