@@ -63,9 +63,7 @@ class Problem:
             backend=backend,
             return_weights=True,
             bias=leaves["bias"] if use_bias else None,
-            learned=(torch.arange(self.graph.num_edges) % 3 > 0).to(device)
-            if use_learned
-            else None,
+            learned=learned if use_learned else None,
         )
         assert out.dtype == dtype
         out.backward(self.grad.to(device, dtype))
