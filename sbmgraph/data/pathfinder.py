@@ -33,6 +33,9 @@ LEVELS = {
 }
 Level = Literal["hard", "intermediate", "easy"]
 
+#: Numbers of grey levels that 256 can be grouped into.
+GREY_LEVELS = (2, 4, 8, 16, 32, 64, 128, 256)
+
 _CHUNK = 250
 _LENGTH = 2
 _MARGIN = 1
@@ -70,6 +73,7 @@ def prepare_pathfinder32(
     source: Literal["generate", "release"] = "generate",
     level: Level = "hard",
     num_images: int = 200_000,
+    grey_levels: int = 256,
     seed: int = 0,
     workers: int | None = None,
     limit_train: int | None = None,
@@ -78,7 +82,7 @@ def prepare_pathfinder32(
 ) -> dict[str, SequenceDataset]:
     """Pathfinder32, generated (the default) or read from LRA's release: 80 / 10 / 10 %.
 
-    Token ids are the grey levels 0 to 255; there is no padding.
+    Token ids are the grey levels, 0 to 255 by default; there is no padding.
 
     Args:
         root: Data folder, holding ``lra_release/lra_release/pathfinder32`` for the release.
@@ -86,6 +90,8 @@ def prepare_pathfinder32(
         source: ``"generate"`` or ``"release"``.
         level: Length of the curves: ``"hard"``, ``"intermediate"`` or ``"easy"`` (:data:`LEVELS`).
         num_images: Pictures to generate.
+        grey_levels: Equal bands that the grey levels 0 to 255 are grouped into: a power of two from
+            2 to 256. The darkest of 32 holds the faint rims that shrinking leaves around ink.
         seed: Seed of the pictures, or of the split of the release.
         workers: Threads that generate (default: the machine's cores).
         limit_train: Use only so many training pictures, drawn at random.
@@ -97,6 +103,10 @@ def prepare_pathfinder32(
         FileNotFoundError: If the release is not there.
     """
     _check_level(level)
+    if grey_levels not in GREY_LEVELS:
+        raise ValueError(
+            f"grey_levels: expected one of {', '.join(map(str, GREY_LEVELS))}, got {grey_levels!r}"
+        )
     parameters: dict[str, Any] = {"version": VERSION, "level": level, "seed": seed}
     if source == "generate":
         parameters["num_images"] = num_images
@@ -112,9 +122,12 @@ def prepare_pathfinder32(
         raise ValueError(f"source: expected 'generate' or 'release', got {source!r}")
     limits = {"train": limit_train, "val": limit_val, "test": limit_test}
     parameters["limits"] = limits
+    if grey_levels != 256:
+        parameters["grey_levels"] = grey_levels
 
     def build(open_split) -> None:
         images, labels = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+        images //= 256 // grey_levels
         order = np.random.default_rng([seed, 3]).permutation(len(labels))
         tenth = len(labels) // 10
         ends = {"train": len(labels) - 2 * tenth, "val": len(labels) - tenth, "test": len(labels)}
@@ -131,7 +144,7 @@ def prepare_pathfinder32(
         parameters,
         build,
         dtype="uint8",
-        vocab_size=256,
+        vocab_size=grey_levels,
         num_classes=2,
         max_length=PIXELS,
     )

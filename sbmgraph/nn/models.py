@@ -119,6 +119,8 @@ def build_model(
     num_documents: int = 1,
     embedding_std: float = 1.0,
     position_std: float | None = None,
+    picture_width: int | None = None,
+    classifier_channels: int | None = None,
     attention_dropout: float | None = None,
     **options: Any,
 ) -> Transformer:
@@ -159,4 +161,6 @@ def build_model(
         num_documents=num_documents,
         embedding_std=embedding_std,
         position_std=position_std,
+        picture_width=picture_width,
+        classifier_channels=classifier_channels,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -77,6 +78,13 @@ class Transformer(nn.Module):
             :obj:`1.0`)
         position_std (float, optional): The same for the position embeddings; small values let
             the first steps see what a token is rather than where. (default: :obj:`embedding_std`)
+        picture_width (int, optional): Where the tokens are a picture's pixels row by row, the
+            pixels of a row: the position embeddings, learned all the same, start as
+            :func:`picture_codes` of root mean square :obj:`position_std`, so that neighbours are
+            known from the first step. (default: drawn at random)
+        classifier_channels (int, optional): Channels of the classifier's hidden layer, which lets
+            it see how the tokens pooled go together. (default: no hidden layer for one document,
+            :obj:`ffn_channels` for two)
 
     Raises:
         ValueError: If an argument is unknown or out of range.
@@ -96,6 +104,8 @@ class Transformer(nn.Module):
         num_documents: int = 1,
         embedding_std: float = 1.0,
         position_std: float | None = None,
+        picture_width: int | None = None,
+        classifier_channels: int | None = None,
     ) -> None:
         super().__init__()
         for name, value in {
@@ -107,6 +117,8 @@ class Transformer(nn.Module):
             "max_length": max_length,
         }.items():
             check_positive_int(name, value)
+        if classifier_channels is not None:
+            check_positive_int("classifier_channels", classifier_channels)
         check_choice("pooling", pooling, POOLINGS)
         check_range("dropout", dropout, 0.0, 1.0, high_open=True)
         if num_documents not in (1, 2):
@@ -119,6 +131,7 @@ class Transformer(nn.Module):
         self.num_documents = num_documents
         self.embedding_std = embedding_std
         self.position_std = embedding_std if position_std is None else position_std
+        self.picture_width = picture_width
         self.token_embedding = nn.Embedding(vocab_size, channels)
         self.position_embedding = nn.Embedding(max_length, channels)
         self.cls = nn.Parameter(torch.empty(channels)) if pooling == "cls" else None
@@ -129,12 +142,14 @@ class Transformer(nn.Module):
         )
         self.norm = nn.LayerNorm(channels)
         features = channels if num_documents == 1 else 4 * channels
+        if classifier_channels is None and num_documents == 2:
+            classifier_channels = ffn_channels
         head: list[nn.Module] = [nn.Linear(features, num_classes)]
-        if num_documents == 2:
+        if classifier_channels is not None:
             head = [
-                nn.Linear(features, ffn_channels),
+                nn.Linear(features, classifier_channels),
                 nn.ReLU(),
-                nn.Linear(ffn_channels, num_classes),
+                nn.Linear(classifier_channels, num_classes),
             ]
         self.classifier = nn.Sequential(*head)
         self.reset_embeddings()
@@ -143,6 +158,12 @@ class Transformer(nn.Module):
         """Draws the embeddings anew."""
         nn.init.normal_(self.token_embedding.weight, std=self.embedding_std)
         nn.init.normal_(self.position_embedding.weight, std=self.position_std)
+        if self.picture_width is not None:
+            codes = picture_codes(
+                self.max_length, self.position_embedding.embedding_dim, self.picture_width
+            )
+            with torch.no_grad():
+                self.position_embedding.weight.copy_(self.position_std * codes)
         if self.cls is not None:
             nn.init.normal_(self.cls, std=self.embedding_std)
 
@@ -287,6 +308,42 @@ class Transformer(nn.Module):
             )
 
 
+def picture_codes(num_pixels: int, channels: int, picture_width: int) -> Tensor:
+    r"""Sinusoidal codes of the pixels of a picture, row by row.
+
+    A quarter of the channels each holds :math:`\sqrt{2} \sin \omega_f y`,
+    :math:`\sqrt{2} \sin \omega_f x`, and the same with cosines, for row :math:`y`, column
+    :math:`x` and the frequencies :math:`\omega_f = w^{-f/F}`, :math:`f = 0, \ldots, F - 1`, with
+    :math:`F = C / 4`. These are the codes of Vaswani et al. (NeurIPS 2017, Section 3.5) along both
+    axes, with the width :math:`w` in place of 10000. The product of two pixels' codes is a function
+    of their displacement.
+
+    Args:
+        num_pixels (int): The number of pixels :math:`n`; the last row may be incomplete.
+        channels (int): Channels :math:`C`, a multiple of 4.
+        picture_width (int): Pixels :math:`w` of a row.
+
+    Returns:
+        Codes of shape :obj:`[n, C]`; each has a mean square of 1.
+
+    Raises:
+        ValueError: If a number is not positive, or :obj:`channels` not a multiple of 4.
+    """
+    check_positive_int("num_pixels", num_pixels)
+    check_positive_int("channels", channels)
+    check_positive_int("picture_width", picture_width)
+    if channels % 4:
+        raise ValueError(
+            f"'channels' must be a multiple of 4 to hold 'picture_width' codes, got {channels}"
+        )
+    frequencies = channels // 4
+    exponent = -torch.arange(frequencies, dtype=torch.float64) / frequencies
+    pixel = torch.arange(num_pixels)
+    place = torch.stack([pixel.div(picture_width, rounding_mode="floor"), pixel % picture_width], 1)
+    angle = (place.unsqueeze(2) * float(picture_width) ** exponent).flatten(1)
+    return (math.sqrt(2.0) * torch.cat([angle.sin(), angle.cos()], dim=1)).float()
+
+
 class SBMTransformer(Transformer):
     r"""A Transformer encoder whose heads attend over graphs sampled from SBMs (Cho et al., NeurIPS
     2022).
@@ -308,6 +365,8 @@ class SBMTransformer(Transformer):
         position_std (float, optional): See :class:`Transformer`. (default: :obj:`embedding_std`)
         attention_dropout (float, optional): Dropout probability of attention weights. (default:
             :obj:`dropout`)
+        picture_width (int, optional): See :class:`Transformer`. (default: :obj:`None`)
+        classifier_channels (int, optional): See :class:`Transformer`. (default: :obj:`None`)
         **kwargs (optional): Arguments of :class:`SBMConv`: ``num_clusters``, ``exploration``,
             ``init_density``, ``num_samples`` and so on, and ``head_channels``.
     """
@@ -327,6 +386,8 @@ class SBMTransformer(Transformer):
         embedding_std: float = 1.0,
         position_std: float | None = None,
         attention_dropout: float | None = None,
+        picture_width: int | None = None,
+        classifier_channels: int | None = None,
         **kwargs: Any,
     ) -> None:
         attention_dropout = dropout if attention_dropout is None else attention_dropout
@@ -343,4 +404,6 @@ class SBMTransformer(Transformer):
             num_documents,
             embedding_std,
             position_std,
+            picture_width,
+            classifier_channels,
         )

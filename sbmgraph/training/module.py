@@ -45,6 +45,10 @@ class SequenceClassifier(L.LightningModule):
         pooling: ``"mean"`` or ``"cls"``.
         embedding_std: Standard deviation of the initial embeddings.
         position_std: The same for the position embeddings. (default: ``embedding_std``)
+        picture_width: Pixels of a row, where tokens are pixels: position embeddings then start as
+            sinusoidal codes of row and column. (default: drawn at random)
+        classifier_channels: Channels of the classifier's hidden layer. (default: no hidden layer
+            for one document, ``ffn_channels`` for two)
         lr: The largest learning rate.
         warmup_steps: Optimizer steps in which the rate grows linearly to it.
         final_lr: The rate that it falls to, linearly, in the rest.
@@ -75,6 +79,8 @@ class SequenceClassifier(L.LightningModule):
         pooling: str = "mean",
         embedding_std: float = 1.0,
         position_std: float | None = None,
+        picture_width: int | None = None,
+        classifier_channels: int | None = None,
         lr: float = 5e-4,
         warmup_steps: int = 1000,
         final_lr: float = 0.0,
@@ -105,6 +111,8 @@ class SequenceClassifier(L.LightningModule):
             num_documents=num_documents,
             embedding_std=embedding_std,
             position_std=position_std,
+            picture_width=picture_width,
+            classifier_channels=classifier_channels,
             **(options or {}).get(name, {}),
         )
         self.accuracy = torch.nn.ModuleDict(

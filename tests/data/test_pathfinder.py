@@ -93,6 +93,15 @@ def test_prepare_generates(tmp_path):
         assert known[bytes(train.tokens[i * 1024 : (i + 1) * 1024])] == train.labels[i]
 
 
+def test_grey_levels_are_bands_of_the_same_pictures(tmp_path):
+    fine = prepare("pathfinder32", tmp_path, num_images=20, level="easy")
+    coarse = prepare("pathfinder32", tmp_path, num_images=20, level="easy", grey_levels=32)
+    assert coarse["train"].vocab_size == 32
+    for name in fine:
+        assert (coarse[name].tokens == fine[name].tokens // 8).all()
+        assert (coarse[name].labels == fine[name].labels).all()
+
+
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "lra_release" / "lra_release" / "pathfinder32" / "curv_contour_length_14"
@@ -177,6 +186,7 @@ def test_missing_release(tmp_path):
         ({"level": "14"}, "level: expected one of hard, intermediate, easy, got '14'"),
         ({"source": "png"}, "source: expected"),
         ({"num_images": 9}, "num_images: expected 10 or more"),
+        ({"grey_levels": 24}, "grey_levels: expected one of 2, 4, .*, got 24"),
         ({"workers": 0}, "workers: expected a positive integer"),
     ],
 )

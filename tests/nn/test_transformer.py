@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from sbmgraph.nn import SBMTransformer, Transformer
+from sbmgraph.nn.transformer import picture_codes
 
 LENGTHS = torch.tensor([5, 1, 7, 3])
 BATCH = torch.arange(4).repeat_interleave(LENGTHS)
@@ -64,6 +67,42 @@ def test_two_documents() -> None:
         net(TOKENS[BATCH < 3], BATCH[BATCH < 3])
 
 
+def test_picture_codes_follow_their_formula() -> None:
+    codes = picture_codes(18, 8, 5)
+    for pixel, code in enumerate(codes.tolist()):
+        angles = [place * 5**-power for place in divmod(pixel, 5) for power in (0.0, 0.5)]
+        expected = [math.sqrt(2) * wave(a) for wave in (math.sin, math.cos) for a in angles]
+        assert code == pytest.approx(expected, abs=1e-6)
+    torch.testing.assert_close(codes.square().mean(dim=1), torch.ones(18))
+
+
+def test_products_of_picture_codes_tell_the_displacement() -> None:
+    codes = picture_codes(32 * 32, 16, 32).double()
+    similarity = (codes @ codes.T).view(32, 32, 32, 32)
+    for dy, dx in [(0, 1), (2, -3), (7, 5)]:
+        rows = torch.arange(8, 24)
+        shifted = similarity[rows[:, None], rows, rows[:, None] + dy, rows + dx]
+        torch.testing.assert_close(shifted, shifted[:1, :1].expand_as(shifted), atol=1e-5, rtol=0)
+    assert int(similarity.view(1024, 1024).argmax(dim=1).eq(torch.arange(1024)).sum()) == 1024
+
+
+def test_positions_of_a_picture_replace_the_drawn_ones_alone() -> None:
+    drawn = model(max_length=12).state_dict()
+    coded = model(max_length=12, picture_width=4, position_std=0.5).state_dict()
+    assert drawn.keys() == coded.keys()
+    different = [name for name in drawn if not torch.equal(drawn[name], coded[name])]
+    assert different == ["position_embedding.weight"]
+    torch.testing.assert_close(coded[different[0]], 0.5 * picture_codes(12, 8, 4))
+
+
+def test_classifier_channels() -> None:
+    for documents, features in ((1, 8), (2, 32)):
+        net = model(num_documents=documents, classifier_channels=6)
+        shapes = [tuple(weight.shape) for weight in net.classifier.parameters()]
+        assert shapes == [(6, features), (6,), (3, 6), (3,)]
+        assert net(TOKENS, BATCH).shape == (4 // documents, 3)
+
+
 def test_dropout_and_gradients() -> None:
     net = model(dropout=0.2).train()
     net(TOKENS, BATCH).sum().backward()
@@ -109,6 +148,9 @@ def test_bad_input(kwargs: dict, match: str) -> None:
         ({"num_documents": 3}, "'num_documents' must be 1 or 2"),
         ({"num_documents": 2, "pooling": "none"}, "'pooling' must not be 'none'"),
         ({"dropout": -0.1}, "'dropout' must be a number"),
+        ({"picture_width": 0}, "'picture_width' must be"),
+        ({"picture_width": 3, "channels": 6}, "'channels' must be a multiple of 4"),
+        ({"classifier_channels": 0}, "'classifier_channels' must be"),
         ({"law": "gauss"}, "'law' must be one of"),
     ],
 )

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sbmgraph import record
+from sbmgraph.nn.transformer import picture_codes
 from sbmgraph.training import densities
 from sbmgraph.training.module import one_cycle
 
@@ -123,6 +124,13 @@ def test_steps_draw_as_a_function_of_their_place(data, tmp_path, make_model, mak
 def test_bad_arguments(data, options, match, make_model):
     with pytest.raises(ValueError, match=match):
         make_model(data, **options)
+
+
+def test_positions_and_classifier_reach_the_model(data, make_model):
+    model = make_model(data, picture_width=8, classifier_channels=5, position_std=0.5).model
+    codes = picture_codes(data.datasets["train"].max_length, 8, 8)
+    torch.testing.assert_close(model.position_embedding.weight.detach(), 0.5 * codes)
+    assert model.classifier[0].out_features == 5
 
 
 def test_token_labels(root, make_model):
