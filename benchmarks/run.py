@@ -208,15 +208,21 @@ def crossover(rounds: int, sizes: tuple[int, ...]) -> dict[str, Any]:
         functions["full"] = step(peers.FullAttention(H * D, H).to(DEVICE), x)
         times = compare(functions, max(rounds if n <= 4096 else 1, 1))
         full = times.pop("full")
-        grid = np.array([float(name) for name in times])
-        found = np.array(list(times.values()))
-        # The density at which a straight line through the two nearest points meets full attention.
-        slope, start = np.polyfit(grid, found, 1)
-        meets = float(np.clip((full - start) / slope, 0.0, 1.0)) if slope > 0 else 1.0
-        if found[0] < full < found[-1]:
-            meets = float(np.interp(full, found, grid))
+        meets = density_at(full, {float(name): found for name, found in times.items()})
         out[str(n)] = {"full": full, "seconds": times, "crossover": meets}
     return out
+
+
+def density_at(seconds: float, found: dict[float, float]) -> float:
+    """The density whose step takes ``seconds``, between the measured ones; 0 where even the lowest
+    takes longer, and that of a straight line where even the highest takes less."""
+    grid, times = np.array(list(found)), np.maximum.accumulate(list(found.values()))
+    if times[0] >= seconds:
+        return 0.0
+    if times[-1] <= seconds:
+        slope, start = np.polyfit(grid, times, 1)
+        return float(np.clip((seconds - start) / slope, 0.0, 1.0)) if slope > 0 else 1.0
+    return float(np.interp(seconds, times, grid))
 
 
 def edges_scaling(rounds: int, largest: int) -> dict[str, Any]:
