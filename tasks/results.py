@@ -49,8 +49,10 @@ Made by `python tasks/results.py` from the summaries in `tasks/results`. Accurac
 test split, by the checkpoint with the best validation accuracy, mean ± standard deviation over the
 seeds in brackets; *majority* is what always answering the commonest label scores. Density is the
 mean over layers and heads of the share of pairs that are attended to, in evaluation. Time is that
-of training and validation; memory the process's peak. The column *reported* is Table 2 of Cho et
-al. (NeurIPS 2022), with their density. Every row's command follows its table.
+of training and validation by the clock, on two cores that other jobs shared and that paused some
+runs for minutes: an upper bound, not for comparisons. Memory is the process's peak. The column
+*reported* is Table 2 of Cho et al. (NeurIPS 2022), with their density. Every row's command follows
+its table.
 """
 
 PAPER_NOTE = """A run that stopped before the paper's number of steps says so in the column *steps*:
