@@ -31,7 +31,7 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(**options)(function)
 
 
-inline = njit(fastmath=FASTMATH, error_model="numpy")
+inline = njit(fastmath=FASTMATH, error_model="numpy", forceinline=True)
 
 
 # Vectors ##########################################################################################
@@ -357,9 +357,37 @@ def _take_marks(typing: Any, marks: Any, start: Any) -> Any:
     return types.uint64(marks, start), generate
 
 
+@intrinsic
+def _ranks(typing: Any, limits: Any, low: Any, high: Any, values: Any, start: Any, out: Any) -> Any:
+    """``out[start + t] = low + how many of limits[low:high] are below values[start + t]`` for ``t``
+    below :data:`LANES`; limits and values are float64, ranks int32."""
+    signature = types.void(limits, low, high, values, start, out)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        integer, rank = ir.IntType(64), ir.IntType(32)
+        vector, ranks = ir.VectorType(ir.DoubleType(), LANES), ir.VectorType(rank, LANES)
+        cast = lambda k: context.cast(builder, args[k], sig.args[k], types.intp)  # noqa: E731
+        data = [context.make_array(sig.args[k])(context, builder, args[k]).data for k in (0, 3, 5)]
+        value = _load(builder, data[1], cast(4), vector, 8)
+        total = cgutils.alloca_once_value(
+            builder, _broadcast(builder, builder.trunc(cast(1), rank), ranks)
+        )
+        one = ir.Constant(integer, 1)
+        with cgutils.for_range_slice(builder, cast(1), cast(2), one) as (k, _):
+            limit = _broadcast(builder, builder.load(builder.gep(data[0], [k])), vector)
+            above = builder.zext(builder.fcmp_ordered(">", value, limit), ranks)
+            builder.store(builder.add(builder.load(total), above), total)
+        place = _vector_at(builder, data[2], cast(4), ranks)
+        builder.store(builder.load(total), place).align = 4
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 trailing_zeros: Any = _trailing_zeros
 bits: Any = _bits
 take_marks: Any = _take_marks
+ranks: Any = _ranks
 
 
 def exp(x: float) -> float:
@@ -373,35 +401,21 @@ def _exp(x):
         return lambda x: math.exp(x)
 
     def float32_exp(x):
+        # exp(x) = 2^n exp(r) with |r| <= log(2) / 2; minimax coefficients as in Cephes' expf.
         clipped = np.float32(-87.0) if x < np.float32(-87.0) else x
-        power, fraction = _exp_parts(clipped)
-        y = (fraction + np.float32(1.0)) * power
+        n = _round(clipped * np.float32(1.44269504))
+        r = clipped - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+        p = np.float32(1.9875691500e-4)
+        p = p * r + np.float32(1.3981999507e-3)
+        p = p * r + np.float32(8.3334519073e-3)
+        p = p * r + np.float32(4.1665795894e-2)
+        p = p * r + np.float32(1.6666665459e-1)
+        p = p * r + np.float32(5.0000001201e-1)
+        y = p * r * r + r + np.float32(1.0)
+        y *= _as_float((np.int32(n) + np.int32(127)) << np.int32(23))
         return np.float32(0.0) if x < np.float32(-87.0) else y
 
     return float32_exp
-
-
-@inline
-def _exp_parts(x):
-    """``(p, f)`` with ``exp(x) = p * (1 + f)``, p a power of 2, for float32 from -87 to 88."""
-    # exp(x) = 2^n exp(r) with |r| <= log(2) / 2; minimax coefficients as in Cephes' expf.
-    n = _round(x * np.float32(1.44269504))
-    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    return _as_float((np.int32(n) + np.int32(127)) << np.int32(23)), p * r * r + r
-
-
-@inline
-def one_minus_exp(x):
-    """``1 - exp(-x)`` of a float32 in [0, 87], precise for small ``x`` too; loops over it
-    vectorise."""
-    power, fraction = _exp_parts(-x)
-    return (np.float32(1.0) - power) - fraction * power
 
 
 # Random numbers ###################################################################################
@@ -414,13 +428,6 @@ def mix(x):
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
-
-@inline
-def uniform(key, counter):
-    """Random number ``counter`` of stream ``key``, in [0, 1) with 53 bits."""
-    z = mix(key + np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15))
-    return np.float64(z >> np.uint64(11)) * 2.0**-53
 
 
 GOLDEN = 0x9E3779B97F4A7C15

@@ -27,8 +27,8 @@ from sbmgraph._jit import (
     log,
     mix,
     multiply,
-    one_minus_exp,
     random_bits,
+    ranks,
     stream,
     take_marks,
     trailing_zeros,
@@ -43,22 +43,12 @@ PANEL = 2 * LANES
 """Keys whose probabilities the dense algorithm computes at once."""
 
 TABLE_PAYS = 2.0
-"""Rejected proposals per key from which an alias table is worth its construction."""
-
-FEW = 1.5
-"""Proposals of a row through one block that are found by inversion, on average at most."""
-
-MOST_OF_FEW = 40  # a row that expects FEW proposals has more with probability 1e-42
-
-MOST_ROUNDS = 8
-"""Blocks with more proposals than FEW are treated in so many equal rounds at most."""
+"""Rejected proposals per key and block from which alias tables are worth their construction."""
 
 SORTED = 24
 """Up to so many keys of a row are sorted by insertion."""
 
 DENSE_ROWS = 64
-HITS = 1024
-EXPONENTIALS = 256
 
 
 class Problem(NamedTuple):
@@ -104,37 +94,20 @@ def _problem(sbm: SBM, exploration: float, seed: int) -> Problem:
 def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Tensor, Tensor]:
     """fastRG by rows, as :func:`sbmgraph.sampling.reference.sample_fastrg`.
 
-    A row makes Poisson many proposals through each block. The key of each is drawn by the block's
-    alias table, or by rejection from uniform keys.
+    A row makes Poisson many proposals; each picks a block in proportion to the row's rates, and a
+    key by the block's alias table, or by rejection from uniform keys.
     """
     problem = _problem(sbm, exploration, seed)
-    mass, largest = _block_sums(problem, problem.member, problem.key_ptr)
+    blocks = _blocks(problem)
     num_rows = problem.rate.shape[0]
     excess = np.empty(num_rows)
     bernoulli = law == "bernoulli"
     parallel_for(
         lambda start, stop: _row_excess(
-            start,
-            stop,
-            problem.rate,
-            problem.graph,
-            largest,
-            problem.heads,
-            problem.clusters,
-            problem.exploration,
-            MAX_BOUND[law],
-            bernoulli,
-            excess,
+            start, stop, problem, blocks.largest, MAX_BOUND[law], bernoulli, excess
         ),
         _split(num_rows, 10_000),
     )
-    # Few rejections do not repay a table: uniform keys, kept in proportion to membership.
-    weight, _ = _block_sums(problem, problem.rate, problem.query_ptr)
-    num_keys = np.diff(problem.key_ptr)[:, None, None]
-    direct = weight * (num_keys * largest - mass) <= TABLE_PAYS * num_keys
-    table = _block_tables(problem, mass, direct)
-    share = _shares(problem, largest, direct)
-    mass = np.where(direct, num_keys * largest, mass)
     order = _by_group(problem)
     is_dense = excess[order] == 0
     count = np.zeros(num_rows, np.int64)
@@ -143,28 +116,8 @@ def sample_fastrg(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Te
         parts += _dense_parts(problem, order[is_dense], law, count)
         order = order[~is_dense]
     tiles = _tiles(problem, order, TILE_ROWS)
-    parts += _collect(
-        _fastrg_tiles,
-        tiles,
-        order,
-        problem,
-        problem.rate,
-        problem.member,
-        problem.query_ptr,
-        problem.key_ptr,
-        excess,
-        table,
-        share,
-        mass,
-        largest,
-        direct,
-        problem.heads,
-        problem.clusters,
-        problem.exploration,
-        problem.seed,
-        bernoulli,
-        count,
-    )
+    args = (problem, blocks, excess, bernoulli, count)
+    parts += _collect(_fastrg_tiles, tiles, order, problem, *args)
     return _assemble(count, parts)
 
 
@@ -260,6 +213,37 @@ def _copy_rows(rows, found, rowptr, col):
 # fastRG ###########################################################################################
 
 
+class Blocks(NamedTuple):
+    """How the keys of every block are drawn.
+
+    A proposal of a head that is ``direct`` takes a uniform key and keeps it with probability
+    membership / ``largest``, one of another takes a key from the block's alias table.
+    """
+
+    direct: np.ndarray  # boolean [G, H]
+    mass: np.ndarray  # proposals for a rate of 1 [G, H, K]
+    largest: np.ndarray  # membership [G, H, K]
+    table: np.ndarray  # [H, K, m, 2], see _alias_tables
+    share: np.ndarray  # [H, K, m], see _shares
+
+
+def _blocks(problem: Problem) -> Blocks:
+    mass, largest = _block_sums(problem, problem.member, problem.key_ptr)
+    # Few rejections do not repay tables.
+    weight, _ = _block_sums(problem, problem.rate, problem.query_ptr)
+    num_keys = np.diff(problem.key_ptr)[:, None]
+    most = num_keys[:, None] * largest
+    rejected = (weight * (most - mass)).sum(-1)
+    direct = rejected <= TABLE_PAYS * num_keys * problem.clusters
+    return Blocks(
+        direct,
+        np.where(direct[:, :, None], most, mass),
+        largest,
+        _block_tables(problem, mass, direct),
+        _shares(problem, largest, direct),
+    )
+
+
 def _block_sums(
     problem: Problem, matrix: np.ndarray, ptr: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -287,8 +271,8 @@ def _column_sums(start, stop, matrix, ptr, total, top):
 
 
 def _block_tables(problem: Problem, mass: np.ndarray, direct: np.ndarray) -> np.ndarray:
-    """The alias table of every graph, head and block that is not ``direct``: [H, K, m, 2] of
-    (threshold in units of 2^-31, alias)."""
+    """The alias tables of the graphs and heads that are not ``direct``: [H, K, m, 2] of (threshold
+    in units of 2^-31, alias)."""
     graphs, heads = problem.key_ptr.size - 1, problem.heads
     num_keys = 0 if direct.all() else int(problem.key_ptr[-1])
     table = np.empty((heads, problem.clusters, num_keys, 2), np.int32)
@@ -323,14 +307,14 @@ def _alias_tables(start, stop, member, key_ptr, mass, direct, table):
         low = key_ptr[g]
         m = key_ptr[g + 1] - low
         last = min(first + LANES, clusters)
-        if direct[g, h, first:last].all():
+        if direct[g, h]:
             continue
         for j in range(m):
             for v in range(first, last):
                 weight[v - first, j] = member[h * num_keys + low + j, v]
         for v in range(first, last):
             total = mass[g, h, v]
-            if total > 0 and not direct[g, h, v]:
+            if total > 0:
                 _alias_table(weight[v - first, :m], m / total, order, table[h, v, low : low + m])
 
 
@@ -371,8 +355,8 @@ def _alias_table(weight, factor, order, table):
 
 
 def _shares(problem: Problem, largest: np.ndarray, direct: np.ndarray) -> np.ndarray:
-    """Each key's membership of the ``direct`` blocks in 256ths of the block's largest, rounded
-    down, [H, K, m]: what decides nearly all of the rejections."""
+    """Each key's membership in 256ths of the block's largest, rounded down, [H, K, m]: what decides
+    nearly all of the rejections."""
     graphs, heads = problem.key_ptr.size - 1, problem.heads
     num_keys = int(problem.key_ptr[-1]) if direct.any() else 0
     share = np.empty((heads, problem.clusters, num_keys), np.uint8)
@@ -405,18 +389,16 @@ def _fill_shares(start, stop, member, key_ptr, largest, share):
 
 
 @jit
-def _row_excess(
-    start, stop, rate, graph, largest, heads, clusters, exploration, most, bernoulli, excess
-):
+def _row_excess(start, stop, problem, largest, most, bernoulli, excess):
     """How many proposals a row makes for each expected edge, so that thinning can leave the right
     law; 0 where only the dense algorithm can."""
-    num_queries = rate.shape[0] // heads
+    num_queries = problem.query_ptr[-1]
     for place in range(start, stop):
         h, node = place // num_queries, place % num_queries
-        g, r = graph[node], node * heads + h
-        bound = exploration
-        for v in range(clusters):
-            bound += rate[place, v] * largest[g, h, v]
+        g, r = problem.graph[node], node * problem.heads + h
+        bound = problem.exploration
+        for v in range(problem.clusters):
+            bound += problem.rate[place, v] * largest[g, h, v]
         if bound > most:
             excess[r] = 0.0
         elif bernoulli and bound > 1e-12:
@@ -426,119 +408,86 @@ def _row_excess(
 
 
 @inline
-def _refill(exponential, key, counter):
-    for i in range(exponential.size):
-        u = np.float32(random_bits(key, counter + i) >> np.uint64(40))
-        exponential[i] = -log((u + np.float32(0.5)) * np.float32(2.0**-24))
+def _cumulate(rate, place, factor, mass, explored, cumulative):
+    """The proposals that a row expects from the blocks up to each, and from exploration last."""
+    total = 0.0
+    for v in range(mass.size):
+        total += factor * np.float64(rate[place, v]) * mass[v]
+        cumulative[v] = total
+    cumulative[mass.size] = total + explored
 
 
 @inline
-def _few_hits(rate, size, key, words, random, number, some, hits, count):
-    """Adds to the first ``count`` hits Poisson many of each ``v < size`` with ``rate[v] <= FEW``,
-    none of the others, by inversion; returns how many there are then. ``random`` shows ``words`` as
-    uint32."""
-    for i in range((size + 1) >> 1):
-        words[i] = random_bits(key, i)
-    few = np.float32(FEW * (1 + 1e-6))
-    for v in range(size):
-        x = rate[v]
-        any_ = one_minus_exp(x) if x <= few else np.float32(0.0)
-        u = np.float32(random[v]) * np.float32(2.0**-32)
-        # u is below P(N >= 1) = any_: taking off the chances of N = 1, 2, 3 in turn finds N.
-        one = x * (np.float32(1.0) - any_)
-        two = one + one * x * np.float32(0.5)
-        three = two + one * x * x * np.float32(1 / 6)
-        number[v] = np.int32(u < any_) * (
-            np.int32(1) + np.int32(u >= one) + np.int32(u >= two) + np.int32(u >= three)
-        )
-    present = 0
-    for v in range(size):
-        some[present] = v
-        present += int(number[v] > 0)
-    unfinished = 0
-    for i in range(present):
-        v = some[i]
-        n = int(number[v])
-        hits[count] = v
-        hits[count + 1] = v
-        hits[count + 2] = v
-        hits[count + 3] = v
-        count += n
-        some[unfinished] = v
-        unfinished += int(n == 4)
-    for i in range(unfinished):
-        v = some[i]
-        x = np.float64(rate[v])
-        weight = x * (1.0 - np.float64(one_minus_exp(rate[v])))
-        left = np.float64(random[v]) * 2.0**-32 - weight * (1.0 + x / 2.0 + x * x / 6.0)
-        weight *= x * x * x / 24.0
-        n = 4
-        while left >= weight and n < MOST_OF_FEW:
-            left -= weight
-            n += 1
-            weight *= x / n
-            hits[count] = v
-            count += 1
-    return count
+def _arrivals(cumulative, key, arrival, hits):
+    """A Poisson process over the row of blocks, each as wide as the proposals expected from it:
+    writes the block of each arrival, in order. Returns how many arrivals there are and the buffers,
+    which grow as needed."""
+    total = cumulative[-1]
+    size, at = 0, 0.0
+    while at < total:
+        if size + LANES > arrival.size:
+            longer = np.empty(2 * size + LANES)
+            longer[:size] = arrival[:size]
+            arrival = longer
+        for i in range(size, size + LANES):
+            bits = random_bits(key, i)
+            coarse = np.float32(bits >> np.uint64(40)) + np.float32(0.5)
+            fine = np.float32((bits >> np.uint64(16)) & np.uint64(0xFFFFFF)) * np.float32(2.0**-24)
+            # -log(u) of u = (coarse + fine - 1/2) / 2^24, the small part to first order
+            gap = np.float64(log(coarse * np.float32(2.0**-24)))
+            arrival[i] = np.float64((np.float32(0.5) - fine) / coarse) - gap
+        for i in range(size, size + LANES):
+            at += arrival[i]
+            arrival[i] = at
+        size += LANES
+    if size > hits.size:
+        hits = np.empty(arrival.size, np.int32)
+    low = 0
+    for first in range(0, size, LANES):
+        high = low
+        while high < cumulative.size and cumulative[high] < arrival[first + LANES - 1]:
+            high += 1
+        ranks(cumulative, low, high, arrival, first, hits)
+        low = high
+    while size > 0 and hits[size - 1] == cumulative.size:
+        size -= 1
+    return size, arrival, hits
 
 
 @inline
-def _draw(count, m, key, counter, drawn, part):
+def _draw(count, m, key, drawn, part):
     """Uniform keys, and what is left of each random number in units of 2^-31."""
     for i in range(count):
-        random = np.int64(random_bits(key, counter + i) >> np.uint64(11))
+        random = np.int64(random_bits(key, i) >> np.uint64(11))
         x = np.float64(random) * 2.0**-53 * m
         drawn[i] = np.int32(x)
         part[i] = np.int32((x - np.float64(drawn[i])) * 2147483648.0)
 
 
 @inline
-def _mark(drawn, count, marks, groups):
+def _by_table(hits, count, h, low, table, drawn, part, chosen):
+    """Turns the uniform keys of ``count`` hits into keys of their blocks by alias tables."""
     for i in range(count):
-        j = np.uint64(drawn[i])
-        marks[j] = 1
-        groups[j >> np.uint64(6)] = 1
+        j, v = np.uint64(low + drawn[i]), np.uint64(hits[i])
+        threshold, alias = table[h, v, j, 0], table[h, v, j, 1]
+        chosen[i] = drawn[i] if part[i] < threshold else alias
 
 
 @inline
-def _place(
-    hits, count, head, low, m, table, share, direct, largest, member, key, counter, drawn, part,
-    unsure, chosen,
-):  # fmt: skip
-    """Draws a key for the block of every hit: by alias table, or for blocks that are ``direct`` a
-    uniform key, kept with probability membership / ``largest``. Returns how many there are;
-    ``chosen`` lists them."""
-    # One short loop for each step: the arithmetic vectorises, the memory accesses overlap.
-    _draw(count, m, key, counter, drawn, part)
+def _by_rejection(hits, count, h, low, share, member, largest, drawn, part, unsure, chosen):
+    """Chooses among the uniform keys of ``count`` hits those that are kept; returns how many."""
     kept, doubtful = 0, 0
-    if table.shape[2] == 0:
-        for i in range(count):
-            j = np.uint64(low + drawn[i])
-            limit, known = part[i] >> 23, np.int32(share[head, np.uint64(hits[i]), j])
-            chosen[kept] = drawn[i]
-            kept += int(limit < known)
-            unsure[doubtful] = i
-            doubtful += int(limit == known)
-    elif share.shape[2] == 0:
-        for i in range(count):
-            j, v = np.uint64(low + drawn[i]), np.uint64(hits[i])
-            threshold, alias = table[head, v, j, 0], table[head, v, j, 1]
-            chosen[i] = drawn[i] if part[i] < threshold else alias
-        kept = count
-    else:  # both are read, and one is used: a branch would wait for each of them
-        for i in range(count):
-            j, v = np.uint64(low + drawn[i]), np.uint64(hits[i])
-            limit, known = part[i] >> 23, np.int32(share[head, v, j])
-            threshold, alias = table[head, v, j, 0], table[head, v, j, 1]
-            by_table = not direct[v]
-            chosen[kept] = alias if by_table & (part[i] >= threshold) else drawn[i]
-            kept += int(by_table | (limit < known))
-            unsure[doubtful] = i
-            doubtful += int(direct[v] & (limit == known))
-    num_keys = member.shape[0] // share.shape[0]
+    for i in range(count):  # without branches: the memory accesses overlap
+        j, v = np.uint64(low + drawn[i]), np.uint64(hits[i])
+        limit, known = part[i] >> 23, np.int32(share[h, v, j])
+        chosen[kept] = drawn[i]
+        kept += int(limit < known)
+        unsure[doubtful] = i
+        doubtful += int(limit == known)
+    base = h * share.shape[2] + low
     for i in range(doubtful):
         at = unsure[i]
-        z = member[head * num_keys + low + drawn[at], hits[at]]
+        z = member[base + drawn[at], hits[at]]
         chosen[kept] = drawn[at]
         kept += int(part[at] * (2.0**-31 * largest[hits[at]]) < z)
     return kept
@@ -563,17 +512,35 @@ def _sort(values, count):
 
 
 @inline
-def _thin(
-    found, start, stop, rate, place, member, base, exploration, excess, key, counter, random, unsure
-):
+def _sort_by_marks(values, count, m, marks, groups):
+    """The same for many values below ``m``: a byte for each, and one for each 64 of those."""
+    for i in range(count):
+        j = np.uint64(values[i])
+        marks[j] = 1
+        groups[j >> np.uint64(6)] = 1
+    kept = 0
+    for first in range(0, (m + 63) >> 6, 64):
+        some_groups = take_marks(groups, first)
+        while some_groups:
+            group = first + np.int64(trailing_zeros(some_groups))
+            some_groups &= some_groups - np.uint64(1)
+            present = take_marks(marks, group * 64)
+            while present:
+                values[kept] = group * 64 + np.int64(trailing_zeros(present))
+                present &= present - np.uint64(1)
+                kept += 1
+    return kept
+
+
+@inline
+def _thin(found, start, stop, problem, place, base, excess, key, random, unsure):
     """Keeps each proposed edge of a row with probability ``p / (1 - exp(-excess * p))``.
 
     That is at least ``1 / excess``, so most edges stay before their ``p`` is known.
     """
-    width = rate.shape[1]
+    width = problem.rate.shape[1]
     for t in range(stop - start):
-        random[t] = np.float64(np.int64(random_bits(key, counter + t) >> np.uint64(11)))
-        random[t] *= 2.0**-53
+        random[t] = np.float64(np.int64(random_bits(key, t) >> np.uint64(11))) * 2.0**-53
     open_ = 0
     for t in range(stop - start):
         unsure[open_] = t
@@ -587,10 +554,10 @@ def _thin(
             base + found[start + unsure[min(i + 2, open_ - 1)]],
             base + found[start + unsure[min(i + 3, open_ - 1)]],
         )
-        probs = dot(rate, place, member, vertices, 0, width)
+        probs = dot(problem.rate, place, problem.member, vertices, 0, width)
         for q in range(min(4, open_ - i)):
             t = unsure[i + q]
-            p = exploration + probs[q]
+            p = problem.exploration + probs[q]
             if random[t] * (1.0 - math.exp(-excess * p)) >= p:
                 random[t] = -1.0
     kept = start
@@ -601,43 +568,17 @@ def _thin(
 
 
 @jit
-def _fastrg_tiles(
-    start,
-    stop,
-    tiles,
-    rows,
-    found,
-    rate,
-    member,
-    query_ptr,
-    key_ptr,
-    excess,
-    table,
-    share,
-    mass,
-    largest,
-    direct,
-    heads,
-    clusters,
-    exploration,
-    seed,
-    bernoulli,
-    count,
-):
-    random, unsure = np.empty(1024), np.empty(1024, np.int32)
-    exponential = np.empty(EXPONENTIALS, np.float32)
-    through, number = np.empty(clusters, np.float32), np.empty(clusters, np.int32)
-    words, some = np.empty((clusters >> 1) + 1, np.uint64), np.empty(clusters + 1, np.int32)
-    uniform = words.view(np.uint32)
-    most = HITS + MOST_OF_FEW * clusters
-    # Their distance is no multiple of 4 KiB: loads would wait for stores at the same offset.
-    hits, drawn, part, chosen, doubtful = np.empty((5, most | 80), np.int32)
+def _fastrg_tiles(start, stop, tiles, rows, found, problem, blocks, excess, bernoulli, count):
+    query_ptr, key_ptr, heads = problem.query_ptr, problem.key_ptr, problem.heads
+    clusters = problem.clusters
+    cumulative = np.empty(clusters + 1)
+    arrival, hits, random = np.empty(0), np.empty(0, np.int32), np.empty(0)
+    drawn, part, chosen, unsure = np.empty((4, 0), np.int32)
     longest = 0
     for g in range(key_ptr.size - 1):
         longest = max(longest, key_ptr[g + 1] - key_ptr[g])
     marks = np.zeros((longest + 63) >> 6 << 6, np.uint8)
     groups = np.zeros((longest + 4095) >> 12 << 6, np.uint8)
-    num_queries = rate.shape[0] // heads
     size = 0
     for tile in range(start, stop):
         g, h, first, last = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2], tiles[tile, 3]
@@ -645,114 +586,49 @@ def _fastrg_tiles(
         m = key_ptr[g + 1] - low
         if m == 0:
             continue
-        base = h * key_ptr[-1]
-        my_mass, my_direct, my_largest = mass[g, h], direct[g, h], largest[g, h]
+        mass, largest, base = blocks.mass[g, h], blocks.largest[g, h], h * key_ptr[-1]
         for r in range(first, last):
             row = rows[r]
-            place = h * num_queries + row // heads
-            key = stream(seed, g, h, row // heads - query_ptr[g])
-            number_key, gap_key = mix(key ^ np.uint64(1)), mix(key ^ np.uint64(3))
-            factor = np.float32(excess[row])
-            top = np.float32(0)
-            for v in range(clusters):
-                through[v] = np.float32(rate[place, v]) * (factor * np.float32(my_mass[v]))
-            for v in range(clusters):
-                top = max(top, through[v])
-            rounds = 1 if top > MOST_ROUNDS * FEW else max(1, math.ceil(top / FEW))
-            for v in range(clusters):
-                through[v] *= np.float32(1.0 / rounds)
-            waiting, proposals = 0, 0
-            for t in range(rounds):
-                waiting = _few_hits(
-                    through, clusters, mix(number_key ^ np.uint64(t)), words, uniform, number, some,
-                    hits, waiting,
+            node = row // heads
+            place = h * query_ptr[-1] + node
+            key = stream(problem.seed, g, h, node - query_ptr[g])
+            explored = problem.exploration * excess[row] * m
+            _cumulate(problem.rate, place, excess[row], mass, explored, cumulative)
+            arrivals, arrival, hits = _arrivals(cumulative, mix(key ^ np.uint64(1)), arrival, hits)
+            if arrivals > random.size:
+                random = np.empty(2 * arrivals)
+                # Not a multiple of 4 KiB apart: loads would wait for stores at the same offset.
+                drawn, part, chosen, unsure = np.empty((4, 2 * arrivals | 80), np.int32)
+            _draw(arrivals, m, key, drawn, part)
+            proposals = arrivals
+            while proposals > 0 and hits[proposals - 1] == clusters:
+                proposals -= 1
+            if blocks.direct[g, h]:
+                kept = _by_rejection(
+                    hits, proposals, h, low, blocks.share, problem.member, largest, drawn, part,
+                    unsure, chosen,
                 )  # fmt: skip
-                if waiting > HITS:
-                    kept = _place(
-                        hits, waiting, h, low, m, table, share, my_direct, my_largest, member, key,
-                        proposals, drawn, part, doubtful, chosen,
-                    )  # fmt: skip
-                    _mark(chosen, kept, marks, groups)
-                    proposals += waiting
-                    waiting = 0
-            used, gaps = EXPONENTIALS, 0
-            if rounds == 1 and top > FEW:
-                for v in range(clusters):
-                    if through[v] <= np.float32(FEW * (1 + 1e-6)):
-                        continue
-                    gap = 0.0
-                    while True:
-                        if used == EXPONENTIALS:
-                            _refill(exponential, gap_key, gaps)
-                            gaps += EXPONENTIALS
-                            used = 0
-                        gap += exponential[used]
-                        used += 1
-                        if gap >= through[v]:
-                            break
-                        hits[waiting] = v
-                        waiting += 1
-                        if waiting == most:
-                            kept = _place(
-                                hits, waiting, h, low, m, table, share, my_direct, my_largest,
-                                member, key, proposals, drawn, part, doubtful, chosen,
-                            )  # fmt: skip
-                            _mark(chosen, kept, marks, groups)
-                            proposals += waiting
-                            waiting = 0
-            is_marked = proposals > 0 or exploration > 0.0
-            kept = _place(
-                hits, waiting, h, low, m, table, share, my_direct, my_largest, member, key,
-                proposals, drawn, part, doubtful, chosen,
-            )  # fmt: skip
-            proposals += waiting
+            else:
+                _by_table(hits, proposals, h, low, blocks.table, drawn, part, chosen)
+                kept = proposals
+            for i in range(proposals, arrivals):
+                chosen[kept] = drawn[i]
+                kept += 1
             if kept > SORTED:
-                is_marked = True
-            if is_marked:
-                _mark(chosen, kept, marks, groups)
-            if exploration > 0.0:
-                left, waiting = exploration * excess[row] * m, 0
-                while True:
-                    if used == EXPONENTIALS:
-                        _refill(exponential, gap_key, gaps)
-                        gaps += EXPONENTIALS
-                        used = 0
-                    left -= exponential[used]
-                    used += 1
-                    if waiting == most or left <= 0.0:
-                        _draw(waiting, m, key, proposals, drawn, part)
-                        _mark(drawn, waiting, marks, groups)
-                        proposals += waiting
-                        waiting = 0
-                    if left <= 0.0:
-                        break
-                    waiting += 1
-            if size + proposals > found.size:
-                larger = np.empty(max(2 * found.size, size + proposals), np.int32)
+                kept = _sort_by_marks(chosen, kept, m, marks, groups)
+            else:
+                kept = _sort(chosen, kept)
+            if size + kept > found.size:
+                larger = np.empty(2 * found.size + kept, np.int32)
                 larger[:size] = found[:size]
                 found = larger
-            before = size
-            if not is_marked:
-                for i in range(_sort(chosen, kept)):
-                    found[size] = low + chosen[i]
-                    size += 1
-            for first_group in range(0, (m + 63) >> 6 if is_marked else 0, 64):
-                some_groups = take_marks(groups, first_group)
-                while some_groups:
-                    group = first_group + np.int64(trailing_zeros(some_groups))
-                    some_groups &= some_groups - np.uint64(1)
-                    present = take_marks(marks, group * 64)
-                    while present:
-                        found[size] = low + group * 64 + np.int64(trailing_zeros(present))
-                        present &= present - np.uint64(1)
-                        size += 1
+            for i in range(kept):
+                found[size + i] = low + chosen[i]
+            before, size = size, size + kept
             if bernoulli:
-                if size - before > random.size:
-                    random = np.empty(2 * (size - before))
-                    unsure = np.empty(2 * (size - before), np.int32)
                 size = _thin(
-                    found, before, size, rate, place, member, base, exploration, excess[row],
-                    mix(key ^ np.uint64(2)), 0, random, unsure,
+                    found, before, size, problem, place, base, excess[row],
+                    mix(key ^ np.uint64(2)), random, unsure,
                 )  # fmt: skip
             count[row] = size - before
     return found[:size]
@@ -774,22 +650,8 @@ def _dense_parts(problem: Problem, rows: np.ndarray, law: str, count: np.ndarray
         _split(problem.key_ptr.size - 1, 1),
     )
     tiles = _tiles(problem, rows, DENSE_ROWS)
-    return _collect(
-        _dense_tiles,
-        tiles,
-        rows,
-        problem,
-        problem.rate,
-        panels,
-        problem.query_ptr,
-        problem.key_ptr,
-        panel_ptr,
-        problem.heads,
-        problem.rate.dtype.type(problem.exploration),
-        problem.seed,
-        law == "poisson",
-        count,
-    )
+    args = (problem, panels, panel_ptr, law == "poisson", count)
+    return _collect(_dense_tiles, tiles, rows, problem, *args)
 
 
 @jit
@@ -834,23 +696,10 @@ def _compare(prob, q, key, counter, exploration, poisson, random):
 
 
 @jit
-def _dense_tiles(
-    start,
-    stop,
-    tiles,
-    rows,
-    found,
-    rate,
-    panels,
-    query_ptr,
-    key_ptr,
-    panel_ptr,
-    heads,
-    exploration,
-    seed,
-    poisson,
-    count,
-):
+def _dense_tiles(start, stop, tiles, rows, found, problem, panels, panel_ptr, poisson, count):
+    rate, heads = problem.rate, problem.heads
+    query_ptr, key_ptr = problem.query_ptr, problem.key_ptr
+    exploration = rate.dtype.type(problem.exploration)
     depth = rate.shape[1]
     num_panels = panel_ptr[-1]
     size = 0
@@ -867,7 +716,7 @@ def _dense_tiles(
         height, mine = last - first, panel_ptr[g + 1] - panel_ptr[g]
         for r in range(height):
             node = rows[first + r] // heads
-            key[r] = stream(~seed, g, h, node - query_ptr[g])
+            key[r] = stream(~problem.seed, g, h, node - query_ptr[g])
             place[r] = h * query_ptr[-1] + node
         for p in range(mine):
             base = (h * num_panels + panel_ptr[g] + p) * depth
