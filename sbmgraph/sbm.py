@@ -7,6 +7,7 @@ no n×m matrix is ever formed here.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import torch
@@ -82,12 +83,13 @@ class SBM:
         check_same("device", **factors)
         check_same("dtype", **factors)
         for name, value in factors.items():
-            if not bool(torch.isfinite(value).all()):
+            if value.numel() == 0:
+                continue
+            least, most = torch.stack(torch.aminmax(value.detach())).tolist()
+            if not (math.isfinite(least) and math.isfinite(most)):
                 raise ValueError(f"'{name}' must be finite, got NaN or infinite entries")
-            if bool((value < 0).any()):
-                raise ValueError(
-                    f"'{name}' must be non-negative, got a minimum of {float(value.min()):g}"
-                )
+            if least < 0:
+                raise ValueError(f"'{name}' must be non-negative, got a minimum of {least:g}")
         if (query_batch is None) != (key_batch is None):
             raise ValueError(
                 "'query_batch' and 'key_batch' must be given together, got one of them"

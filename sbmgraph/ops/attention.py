@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,30 +91,32 @@ def edge_attention(
     if scale is None:
         scale = max(query.size(-1), 1) ** -0.5
     wants_weight_gradient = return_weights and backend == "auto" and torch.is_grad_enabled()
-    run: Callable[..., Any] = _edge_attention_pyg
-    if backend != "pyg" and not wants_weight_gradient and fused.is_available(query.device.type):
-        run = _edge_attention_fused
     active = dropout if training else 0.0
-    options = (graph, sbm, bias, learned, estimator, scale, active)
-    out, weights = run(query, key, value, *options)
-    if not return_weights:
-        return out
-    return out, weights() if callable(weights) else weights
+    edges = _Edges(graph, sbm, bias, learned, estimator, scale, active)
+    if backend == "pyg" or wants_weight_gradient or not fused.is_available(query.device.type):
+        out, weights = _edge_attention_pyg(query, key, value, edges)
+        return (out, weights) if return_weights else out
+    out, lse = _edge_attention_fused(query, key, value, edges)
+    return (out, _weights(query, key, lse, edges)) if return_weights else out
+
+
+class _Edges(NamedTuple):
+    """What a backend needs beside queries, keys and values."""
+
+    graph: SampledGraph
+    sbm: SBM | None
+    bias: Tensor | None
+    learned: Tensor | None
+    estimator: str
+    scale: float
+    dropout: float
 
 
 def _edge_attention_pyg(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    graph: SampledGraph,
-    sbm: SBM | None,
-    bias: Tensor | None,
-    learned: Tensor | None,
-    estimator: str,
-    scale: float,
-    dropout: float,
+    query: Tensor, key: Tensor, value: Tensor, edges: _Edges
 ) -> tuple[Tensor, Tensor]:
     """The ``"pyg"`` backend: output and weights."""
+    graph, sbm, bias, learned, estimator, scale, dropout = edges
     gate = None
     if sbm is not None and torch.is_grad_enabled():
         gate = edge_gate(sbm.rate, sbm.key_membership, graph)
@@ -125,18 +126,10 @@ def _edge_attention_pyg(
 
 
 def _edge_attention_fused(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    graph: SampledGraph,
-    sbm: SBM | None,
-    bias: Tensor | None,
-    learned: Tensor | None,
-    estimator: str,
-    scale: float,
-    dropout: float,
-) -> tuple[Tensor, Callable[[], Tensor]]:
-    """The ``"fused"`` backend: output, and a function that computes the weights."""
+    query: Tensor, key: Tensor, value: Tensor, edges: _Edges
+) -> tuple[Tensor, Tensor]:
+    """The ``"fused"`` backend: output and the log-sum-exp of every query vertex."""
+    graph, sbm, bias, learned, estimator, scale, dropout = edges
     grad = torch.is_grad_enabled()
     rate = member = None
     if sbm is not None and grad:
@@ -164,15 +157,16 @@ def _edge_attention_fused(
         dropout,
         estimator,
     )
+    return out.view(query.size(0), query.size(1), value.size(2)), lse
 
-    @torch.no_grad()
-    def weights() -> Tensor:
-        score = edge_prob(query.to(lse.dtype) * scale, key.to(lse.dtype), graph)
-        if bias is not None:
-            score = score + bias
-        return torch.exp(score - lse[graph.row])
 
-    return out.view(query.size(0), query.size(1), value.size(2)), weights
+@torch.no_grad()
+def _weights(query: Tensor, key: Tensor, lse: Tensor, edges: _Edges) -> Tensor:
+    """The softmax's weights from its log-sum-exp."""
+    score = edge_prob(query.to(lse.dtype) * edges.scale, key.to(lse.dtype), edges.graph)
+    if edges.bias is not None:
+        score = score + edges.bias
+    return torch.exp(score - lse[edges.graph.row])
 
 
 def _check_inputs(
