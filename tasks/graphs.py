@@ -32,7 +32,7 @@ from torch_geometric.nn import GAT, GCN, GIN, GINConv, GPSConv
 
 import sbmgraph
 from sbmgraph import SampledGraph, record
-from sbmgraph.nn import GPSBlock
+from sbmgraph.nn import GPSBlock, membership_parameters
 from sbmgraph.ops import edge_attention
 
 # Data #############################################################################################
@@ -239,12 +239,13 @@ class Setting:
         steps: Optimizer steps, each on fresh graphs.
         batch_size: Graphs a step.
         learning_rate: Peak of a one-cycle schedule of Adam.
+        membership_lr: The same for the membership networks of SBM attention.
         channels: Channels of the nodes.
         heads: Attention heads.
         attention_layers: Layers of models with global attention; the others get enough layers to
             reach the relevant nodes.
         num_clusters: Blocks of SBM attention.
-        init_density: Expected density of SBM attention at the start.
+        init_density: Expected density of SBM attention at the start, if not its default.
         density_penalty: Weight of SBM attention's expected density in the loss.
         test_graphs: Graphs in the test set.
     """
@@ -252,6 +253,7 @@ class Setting:
     steps: int = 500
     batch_size: int = 32
     learning_rate: float = 3e-3
+    membership_lr: float = 3e-3
     channels: int = 32
     heads: int = 2
     attention_layers: int = 2
@@ -279,9 +281,10 @@ def build_body(name: str, task: Task, setting: Setting) -> nn.Module:
     layers: list[nn.Module] = []
     for seed in range(setting.attention_layers):
         if name == "gps-sbm":
-            layer = gps(
-                GPSBlock, channels, heads, attn_kwargs={"num_clusters": setting.num_clusters}
-            )
+            options: dict[str, Any] = {"num_clusters": setting.num_clusters}
+            if setting.init_density is not None:
+                options["init_density"] = setting.init_density
+            layer = gps(GPSBlock, channels, heads, attn_kwargs=options)
         elif name == "gps-expander":
             layer = gps(GPSBlock, channels, heads)
             layer.attn = ExpanderAttention(channels, heads, seed=seed)
@@ -334,9 +337,14 @@ def train(task: Task, name: str, seed: int, setting: Setting) -> Result:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = NodeClassifier(task, build_body(name, task, setting), setting.channels)
-    optimizer = torch.optim.Adam(model.parameters(), lr=setting.learning_rate)
+    membership = membership_parameters(model)
+    others = [weight for weight in model.parameters() if weight not in set(membership)]
+    optimizer = torch.optim.Adam([{"params": others}, {"params": membership}])
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, setting.learning_rate, total_steps=setting.steps, pct_start=0.1
+        optimizer,
+        [setting.learning_rate, setting.membership_lr],
+        total_steps=setting.steps,
+        pct_start=0.1,
     )
     losses = []
     start = time.perf_counter()

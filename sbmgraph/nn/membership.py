@@ -122,3 +122,13 @@ class MembershipNetwork(nn.Module):
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def membership_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of all membership networks in ``model``, for a parameter group of their own.
+
+    A tenth of the other weights' learning rate keeps heads from thinning out before the task's
+    gradient has said which edges are of use.
+    """
+    networks = (module for module in model.modules() if isinstance(module, MembershipNetwork))
+    return list(dict.fromkeys(weight for network in networks for weight in network.parameters()))

@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from sbmgraph._validate import check_choice, check_positive_int, check_range
 from sbmgraph.data import SequenceBatch
+from sbmgraph.nn.membership import membership_parameters
 from sbmgraph.nn.models import MODELS, build_model
 from sbmgraph.record import Recorder, record
 
@@ -52,6 +53,8 @@ class SequenceClassifier(L.LightningModule):
         lr: The largest learning rate.
         warmup_steps: Optimizer steps in which the rate grows linearly to it.
         final_lr: The rate that it falls to, linearly, in the rest.
+        membership_lr: The largest learning rate of membership networks; it grows and falls with the
+            other. (default: ``lr``)
         weight_decay: Weight decay of AdamW.
         density_weight: Weight of the mean expected density of all heads in the loss (the paper's
             lambda, Section 3.3).
@@ -84,6 +87,7 @@ class SequenceClassifier(L.LightningModule):
         lr: float = 5e-4,
         warmup_steps: int = 1000,
         final_lr: float = 0.0,
+        membership_lr: float | None = None,
         weight_decay: float = 0.0,
         density_weight: float = 1e-4,
         seed: int = 0,
@@ -91,6 +95,8 @@ class SequenceClassifier(L.LightningModule):
         super().__init__()
         check_range("lr", lr, 0.0, float("inf"), low_open=True)
         check_range("final_lr", final_lr, 0.0, lr)
+        if membership_lr is not None:
+            check_range("membership_lr", membership_lr, 0.0, float("inf"))
         check_range("weight_decay", weight_decay, 0.0, float("inf"))
         check_range("density_weight", density_weight, 0.0, float("inf"))
         check_positive_int("warmup_steps", warmup_steps, 0)
@@ -162,7 +168,10 @@ class SequenceClassifier(L.LightningModule):
         """AdamW (eps 1e-6), its rate rising linearly for the warm-up and then falling linearly."""
         hparams = self.hparams
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=hparams["lr"], eps=1e-6, weight_decay=hparams["weight_decay"]
+            self._parameter_groups(),
+            lr=hparams["lr"],
+            eps=1e-6,
+            weight_decay=hparams["weight_decay"],
         )
         steps = int(self.trainer.estimated_stepping_batches)
         if not hparams["warmup_steps"] < steps:
@@ -178,6 +187,15 @@ class SequenceClassifier(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        rate = self.hparams["membership_lr"]
+        own = [] if rate is None else membership_parameters(self)
+        if not own:
+            return [{"params": list(self.parameters())}]
+        names = set(own)
+        others = [weight for weight in self.parameters() if weight not in names]
+        return [{"params": others}, {"params": own, "lr": rate}]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses the checkpoint of another task or model.
