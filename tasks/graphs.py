@@ -460,7 +460,9 @@ def main(
                 f"for {task!r}"
             )
     path = Path(output)
-    results = load(path)["runs"] if path.exists() else []
+    before = load(path) if path.exists() else {"runs": [], "commands": []}
+    results = before["runs"]
+    commands = list(dict.fromkeys([*before["commands"], shlex.join(["python", *sys.argv])]))
     done = {(run["task"], run["model"], run["seed"], run["steps"]) for run in results}
     for task in tasks:
         own = replace(setting, **overrides.get(task, {}))
@@ -470,17 +472,21 @@ def main(
                     continue
                 result = train_apart(TASKS[task], model, seed, own)
                 results.append(vars(result))
-                save(path, results, setting, overrides)
+                save(path, results, commands, setting, overrides)
                 print(_line(result), flush=True)
     print(section(path))
 
 
 def save(
-    path: Path, results: list[dict[str, Any]], setting: Setting, overrides: dict[str, Any]
+    path: Path,
+    results: list[dict[str, Any]],
+    commands: list[str],
+    setting: Setting,
+    overrides: dict[str, Any],
 ) -> None:
     """Writes the results, whole or not at all."""
     content = {
-        "command": shlex.join(["python", *sys.argv]),
+        "commands": commands,
         "setting": vars(setting),
         "overrides": overrides,
         "threads": torch.get_num_threads(),
@@ -507,8 +513,9 @@ def load(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"'{path}' must be a JSON file of results, got {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("runs"), list):
-        raise ValueError(f"'{path}' must hold a list of 'runs', got another JSON")
+    for key in ("runs", "commands"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise ValueError(f"'{path}' must hold a list of '{key}', got another JSON")
     return content
 
 
@@ -519,12 +526,11 @@ are of minutes on two busy cores: that a model is at chance here says that it di
 few steps, not that it cannot.
 
 SBM attention solves *partners* with a small part of the pairs, since what a node must look at is a
-block. Dense and linear attention get the last percents; the density penalty goes on pushing after
-the task is solved, and the seed that ends sparsest ends weakest. SBM attention loses to dense
-attention on the deeper trees, and varies between seeds. The likely reasons: only the root receives
-a loss, so that edge probabilities learn from the few edges which that one query happened to sample,
-and in evaluation a leaf that is missing from the sample cannot be read. A penalty of 1e-2 kept it
-from learning at all there (1.8 % density, chance), so the trees run without."""
+block. On the trees it starts dense, because one leaf decides and none is known yet to be the one;
+at depth 3 it ends with half of the pairs. Deeper it loses to dense attention, and varies between
+seeds. The likely reasons: only the root receives a loss, so that edge probabilities learn from the
+few edges which that one query happened to sample, and in evaluation a leaf that is missing from the
+sample cannot be read."""
 
 
 def section(path: Path) -> str:
@@ -535,8 +541,10 @@ def section(path: Path) -> str:
         "",
         REMARKS,
         "",
-        f"`{content['command']}`, {content['threads']} CPU threads. Accuracy is the test "
-        "set's, mean ± standard deviation over seeds; density that of the global attention.",
+        "Accuracy is the test set's, mean ± standard deviation over seeds; density that of the "
+        f"global attention; CPU threads: {content['threads']}. Commands, each adding to the results:",
+        "",
+        *(f"- `{command}`" for command in content["commands"]),
         "",
         "| task | model | accuracy (%) | seeds | density (%) | steps | seconds | peak MiB |",
         "|---|---|---|---|---|---|---|---|",

@@ -127,6 +127,7 @@ def test_results_are_written_resumed_and_rendered(graphs, tmp_path, capsys) -> N
     assert runs[0]["peak_mib"] is None or runs[0]["peak_mib"] >= 0
     table = graphs.section(path)
     assert "| tree-2 | gcn |" in table
+    assert table.count("\n- `python ") == 1
     assert "| tree-2 | gps-sbm | not run |" in table
     assert "| tree-7 | all | not run |" in table
     assert [entry.name for entry in tmp_path.iterdir()] == ["graphs.json"]

@@ -51,6 +51,28 @@ def test_rate_rises_then_falls_linearly(data, tmp_path, make_model, make_trainer
     assert rates == pytest.approx([0.05, 0.1, 0.1, 0.075, 0.05, 0.025])
 
 
+def test_membership_networks_follow_their_own_rate(data, tmp_path, make_model, make_trainer):
+    model = make_model(data, lr=0.1, warmup_steps=2, membership_lr=0.01)
+    rates = []
+    model.on_before_optimizer_step = lambda optimizer: rates.append(
+        [group["lr"] for group in optimizer.param_groups]
+    )
+    trainer = make_trainer(tmp_path, max_steps=4, limit_val_batches=0)
+    trainer.fit(model, data)
+    others, own = (group["params"] for group in trainer.optimizers[0].param_groups)
+    assert rates == [pytest.approx([10 * rate, rate]) for rate in (0.005, 0.01, 0.01, 0.005)]
+    assert {id(weight) for weight in own} == {
+        id(weight) for name, weight in model.named_parameters() if ".membership." in name
+    }
+    assert len(own) + len(others) == len(list(model.parameters()))
+
+
+def test_a_model_without_membership_networks_has_one_rate(data, tmp_path, make_model, make_trainer):
+    trainer = make_trainer(tmp_path, max_steps=2, limit_val_batches=0)
+    trainer.fit(make_model(data, "full", membership_lr=0.01), data)
+    assert len(trainer.optimizers[0].param_groups) == 1
+
+
 @pytest.mark.parametrize("warmup", [0, 1])
 def test_without_warm_up_the_rate_only_falls(warmup):
     assert [one_cycle(step, warmup, 4) for step in range(4)] == sorted(

@@ -11,6 +11,7 @@ from sbmgraph.training import load_run, summarize
 from sbmgraph.training.run import (
     KeepMetrics,
     MetricsFile,
+    TrimMemory,
     load_weights,
     newest_checkpoint,
     write_atomically,
@@ -201,3 +202,15 @@ def test_a_checkpoint_of_another_task_or_model(
         load_weights(other, checkpoint)
     with pytest.raises(ValueError, match=match):
         make_trainer(tmp_path).fit(other, data, ckpt_path=checkpoint, weights_only=False)
+
+
+def test_memory_is_handed_back_now_and_then(data, tmp_path, make_model, make_trainer, monkeypatch):
+    trims = []
+    monkeypatch.setattr(TrimMemory, "EVERY", 2)
+    trainer = make_trainer(tmp_path, max_steps=5, limit_val_batches=0)
+    (trim,) = (each for each in trainer.callbacks if isinstance(each, TrimMemory))
+    trim._trim = trims.append
+    trainer.fit(make_model(data), data)
+    assert trims == [0, 0]
+    trim._trim = None  # another C library
+    trim.on_train_batch_end(trainer, None)
