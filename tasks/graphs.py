@@ -542,7 +542,7 @@ def section(path: Path) -> str:
         REMARKS,
         "",
         "Accuracy is the test set's, mean ± standard deviation over seeds; density that of the "
-        f"global attention; CPU threads: {content['threads']}. Commands, each adding to the others:",
+        f"global attention; CPU threads: {content['threads']}. Each command adds to what is there:",
         "",
         *(f"- `{command}`" for command in content["commands"]),
         "",
