@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
+from torch_geometric.explain import (
+    AttentionExplainer,
+    CaptumExplainer,
+    Explainer,
+    GNNExplainer,
+    PGExplainer,
+)
 from torch_geometric.nn import GATConv, GCNConv
 
 from sbmgraph import record
@@ -13,6 +21,11 @@ from sbmgraph.nn import GPSBlock, SBMConv, SBMTransformer, explain
 
 N, C, H = 9, 4, 2
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8]])
+NODE_CLASSES = {
+    "mode": "multiclass_classification",
+    "task_level": "node",
+    "return_type": "raw",
+}
 
 
 def features() -> Tensor:
@@ -165,11 +178,7 @@ def test_gnn_explainer_masks_the_inputs_edges_only(edge_mask_type: str | None) -
         explanation_type="model",
         node_mask_type="attributes",
         edge_mask_type=edge_mask_type,
-        model_config={
-            "mode": "multiclass_classification",
-            "task_level": "node",
-            "return_type": "raw",
-        },
+        model_config=NODE_CLASSES,
     )
     found = explainer(features(), EDGES, index=3)
     handle.remove()
@@ -186,10 +195,43 @@ def test_attention_explainer_reads_the_local_layer() -> None:
         AttentionExplainer(),
         explanation_type="model",
         edge_mask_type="object",
-        model_config={
-            "mode": "multiclass_classification",
-            "task_level": "node",
-            "return_type": "raw",
-        },
+        model_config=NODE_CLASSES,
     )
     assert explainer(features(), EDGES).edge_mask.shape == (EDGES.size(1),)
+
+
+@pytest.mark.parametrize("method", ["IntegratedGradients", "ShapleyValueSampling"])
+def test_captum_explainer_masks_the_inputs_edges_only(method: str) -> None:
+    pytest.importorskip("captum")
+    net = Net().eval()
+    explainer = Explainer(
+        net,
+        CaptumExplainer(method),
+        explanation_type="model",
+        node_mask_type="attributes",
+        edge_mask_type="object",
+        model_config=NODE_CLASSES,
+    )
+    found = explainer(features(), EDGES, index=3)
+    assert found.node_mask.shape == (N, C)
+    assert found.edge_mask.shape == (EDGES.size(1),)
+    assert bool(found.node_mask.isfinite().all())
+    assert net.block.attn.conv.explain is False
+
+
+def test_pg_explainer_trains_beside_our_layer() -> None:
+    net = Net().eval()
+    explainer = Explainer(
+        net,
+        PGExplainer(epochs=2),
+        explanation_type="phenomenon",
+        edge_mask_type="object",
+        model_config=NODE_CLASSES,
+    )
+    x, target = features(), torch.zeros(N, dtype=torch.int64)
+    for epoch in range(2):
+        loss = explainer.algorithm.train(epoch, net, x, EDGES, target=target, index=3)
+        assert math.isfinite(loss)
+    found = explainer(x, EDGES, target=target, index=3)
+    assert found.edge_mask.shape == (EDGES.size(1),)
+    assert net.block.attn.conv.explain is False
