@@ -3,9 +3,8 @@
 Random numbers are functions of (seed, graph, head, row, counter): a graph's sample depends neither
 on the number of threads nor on its batch-mates.
 
-Work is cut into *tiles*: rows (query vertices) of one head of one graph. Each row marks its edges,
-which merges repetitions and sorts them, and reads the marks out into a buffer; at the end all rows
-are copied to their place in the CSR.
+Work is cut into *tiles*: rows (query vertices) of one head of one graph. A thread writes the sorted
+edges of its rows into a buffer of its own; at the end all rows are copied to their place in the CSR.
 """
 
 from __future__ import annotations
@@ -38,6 +37,10 @@ from sbmgraph.sampling.reference import MAX_BOUND
 from sbmgraph.sbm import SBM
 
 TILE_ROWS = 512
+"""Rows of a tile of fastRG."""
+
+DENSE_ROWS = 64
+"""Rows of a tile of the dense algorithm."""
 
 PANEL = 2 * LANES
 """Keys whose probabilities the dense algorithm computes at once."""
@@ -47,8 +50,6 @@ TABLE_PAYS = 2.0
 
 SORTED = 24
 """Up to so many keys of a row are sorted by insertion."""
-
-DENSE_ROWS = 64
 
 
 class Problem(NamedTuple):
