@@ -53,7 +53,7 @@ def skewed(n: int, m: int, density: float, clusters: int = 5) -> SBM:
     return SBM(Y, Z, B * (density / sbm.expected_density().max()))
 
 
-@pytest.mark.parametrize("tables", [0.0, 500.0, 1e9], ids=["alias tables", "one head each", "uniform keys"])
+@pytest.mark.parametrize("tables", [0.0, 500.0, 1e9], ids=["tables", "one head each", "uniform"])
 @algorithm
 @pytest.mark.parametrize("density", [0.002, 0.02, 0.1])
 def test_degrees_over_many_tiles(
