@@ -4,7 +4,7 @@ Random numbers are functions of (seed, graph, head, row, counter): a graph's sam
 on the number of threads nor on its batch-mates.
 
 Work is cut into *tiles*: rows (query vertices) of one head of one graph. A thread writes the sorted
-edges of its rows into a buffer of its own; in the end all rows are copied to their place in the CSR.
+edges of its rows into its own buffer; in the end all rows are copied to their place in the CSR.
 """
 
 from __future__ import annotations
