@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sbmgraph._jit import DOTS, LANES, add_rows, dots, exp, inline, jit, mix
-from sbmgraph.ops.threads import num_chunks, parallel_for, split_nodes
+from sbmgraph.ops.threads import num_chunks, parallel_for, split_heads, split_nodes
 
 NEEDS_PERM = False
 """Without bias, dropout or given edges the kernels work with an empty ``perm``."""
@@ -109,13 +109,14 @@ def _keep(seed, edge, dropout, one):
 
 @jit
 def _forward_rows(
-    start, stop, query, key_value, rowptr, col, heads, bias, scale, dropout, seed, out, lse
-):
+    first_head, last_head, start, stop, query, key_value, rowptr, col, heads, bias, scale, dropout,
+    seed, out, lse,
+):  # fmt: skip
     zero, one = query.dtype.type(0), query.dtype.type(1)
     d, width = query.shape[1], out.shape[1]
     num_keys = key_value.shape[0] // heads
     score = np.empty(BLOCK + DOTS, query.dtype)
-    for head in range(heads):
+    for head in range(first_head, last_head):
         base = head * num_keys
         for node in range(start, stop):
             r = node * heads + head
@@ -174,10 +175,10 @@ def _max(score, count, start):
 
 
 @jit
-def _most_edges(start, stop, ptr, heads):
+def _most_edges(first_head, last_head, start, stop, ptr, heads):
     """The number of edges that the head with the most has in a range of nodes."""
     out = 0
-    for head in range(heads):
+    for head in range(first_head, last_head):
         count = 0
         for node in range(start, stop):
             count += ptr[node * heads + head + 1] - ptr[node * heads + head]
@@ -187,8 +188,8 @@ def _most_edges(start, stop, ptr, heads):
 
 @jit
 def _backward_rows(
-    start, stop, query, grad_out, key_value, stats, rowptr, col, heads, bias, learned, scale,
-    dropout, seed, clip, member, block, grad_query, grad_bias, grad_rate,
+    first_head, last_head, start, stop, query, grad_out, key_value, stats, rowptr, col, heads, bias,
+    learned, scale, dropout, seed, clip, member, block, grad_query, grad_bias, grad_rate,
 ):  # fmt: skip
     """Gradients of what belongs to query vertices and to edges: query, rate, bias."""
     zero, one = query.dtype.type(0), query.dtype.type(1)
@@ -196,8 +197,10 @@ def _backward_rows(
     num_queries, num_keys = (rowptr.size - 1) // heads, key_value.shape[0] // heads
     score, grad = np.empty(BLOCK + DOTS, query.dtype), np.empty(BLOCK + DOTS, query.dtype)
     gated = grad_rate.size > 0
-    gate = np.empty(_most_edges(start, stop, rowptr, heads) if gated else 0, query.dtype)
-    for head in range(heads):
+    gate = np.empty(
+        _most_edges(first_head, last_head, start, stop, rowptr, heads) if gated else 0, query.dtype
+    )
+    for head in range(first_head, last_head):
         base = head * num_keys
         done = 0
         for node in range(start, stop):
@@ -255,8 +258,8 @@ def _gate_gradient(grad, score, count, clip, out, at):
 
 @jit
 def _backward_columns(
-    start, stop, key, value, query_grad, stats, colptr, row, perm, heads, bias, learned, scale,
-    dropout, seed, clip, rate, block, grad_key, grad_value, grad_member,
+    first_head, last_head, start, stop, key, value, query_grad, stats, colptr, row, perm, heads,
+    bias, learned, scale, dropout, seed, clip, rate, block, grad_key, grad_value, grad_member,
 ):  # fmt: skip
     """Gradients of what belongs to key vertices: key, value, membership."""
     one = key.dtype.type(1)
@@ -265,8 +268,10 @@ def _backward_columns(
     score, grad = np.empty(BLOCK + DOTS, key.dtype), np.empty(BLOCK + DOTS, key.dtype)
     weight, keep = np.empty(BLOCK, key.dtype), np.empty(BLOCK, key.dtype)
     gated = grad_member.size > 0
-    gate = np.empty(_most_edges(start, stop, colptr, heads) if gated else 0, key.dtype)
-    for head in range(heads):
+    gate = np.empty(
+        _most_edges(first_head, last_head, start, stop, colptr, heads) if gated else 0, key.dtype
+    )
+    for head in range(first_head, last_head):
         base = head * num_queries
         done = 0
         for node in range(start, stop):
@@ -342,9 +347,9 @@ def _spmm(start, stop, ptr, index, heads, head, weight, dense, block, out):
 
 
 def _run(kernel: Callable[..., Any], ptr: Tensor, heads: int, *args: Any) -> None:
-    """Runs ``kernel(start, stop, *args)`` over all nodes of a CSR."""
-    ranges = split_nodes(ptr, heads)
-    parallel_for(lambda start, stop: kernel(start, stop, *args), ranges)
+    """Runs ``kernel(first_head, last_head, start, stop, *args)`` over all heads and nodes of a
+    CSR."""
+    parallel_for(lambda *ranges: kernel(*ranges, *args), split_heads(ptr, heads))
 
 
 def attention_forward(
@@ -495,10 +500,10 @@ def attention_backward(
 
 
 @jit
-def _edge_dots(start, stop, rate, member, rowptr, col, heads, out):
+def _edge_dots(first_head, last_head, start, stop, rate, member, rowptr, col, heads, out):
     width, num_queries, num_keys = rate.shape[1], rate.shape[0] // heads, member.shape[0] // heads
     found = np.empty(DOTS, out.dtype)
-    for head in range(heads):
+    for head in range(first_head, last_head):
         for node in range(start, stop):
             r = node * heads + head
             low, high = rowptr[r], rowptr[r + 1]
@@ -510,10 +515,12 @@ def _edge_dots(start, stop, rate, member, rowptr, col, heads, out):
 
 
 @jit
-def _spmm_rows(start, stop, ptr, index, perm, heads, grad, dense, block, out):
+def _spmm_rows(
+    first_head, last_head, start, stop, ptr, index, perm, heads, grad, dense, block, out
+):
     """The sparse product with ``grad``, the weights of all edges in CSR order."""
-    weight = np.empty(_most_edges(start, stop, ptr, heads), grad.dtype)
-    for head in range(heads):
+    weight = np.empty(_most_edges(first_head, last_head, start, stop, ptr, heads), grad.dtype)
+    for head in range(first_head, last_head):
         done = 0
         for node in range(start, stop):
             for e in range(ptr[node * heads + head], ptr[node * heads + head + 1]):

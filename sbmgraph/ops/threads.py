@@ -86,11 +86,23 @@ def num_chunks(work: float) -> int:
     return int(max(1, min(threads * CHUNKS_PER_THREAD, work // MIN_WORK)))
 
 
-def split_nodes(ptr: Tensor, heads: int) -> list[tuple[int, int]]:
+def split_nodes(ptr: Tensor, heads: int, chunks: int | None = None) -> list[tuple[int, int]]:
     """Node ranges with about equally many edges each, for a CSR over (node, head) vertices."""
     offsets = ptr.numpy()[::heads]
-    chunks = num_chunks(int(offsets[-1]))
+    if chunks is None:
+        chunks = num_chunks(int(offsets[-1]))
     targets = np.linspace(0, offsets[-1], chunks + 1)[1:-1]
     cuts = np.searchsorted(offsets, targets).tolist()
     edges = [0, *cuts, offsets.size - 1]
     return [(a, b) for a, b in pairwise(edges) if a < b]
+
+
+def split_heads(ptr: Tensor, heads: int) -> list[tuple[int, int, int, int]]:
+    """Ranges of heads and of nodes, one head after the other: threads that work on the same head at
+    the same time gather from rows that are in their caches already."""
+    edges = int(ptr[-1])
+    groups = min(heads, num_chunks(edges))
+    most = torch.get_num_threads() * CHUNKS_PER_THREAD if groups > 1 else num_chunks(edges)
+    nodes = split_nodes(ptr, heads, max(1, min(most, edges // (MIN_WORK * groups))))
+    bounds = [heads * i // groups for i in range(groups + 1)]
+    return [(*both, *range_) for both in pairwise(bounds) for range_ in nodes]

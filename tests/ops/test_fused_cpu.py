@@ -15,6 +15,7 @@ import torch
 from sbmgraph import SampledGraph
 from sbmgraph._jit import jit
 from sbmgraph.ops import cpu, edge_attention, fused
+from sbmgraph.ops.threads import split_heads
 from tests.ops import checks
 
 
@@ -218,3 +219,21 @@ def test_graph_without_edges_starts_no_thread() -> None:
         warnings.simplefilter("error")
         out = edge_attention(*(torch.ones(s, 2, 5) for s in (3, 4, 4)), graph, backend="fused")
     assert not out.any()
+
+
+@pytest.mark.parametrize("heads", [1, 2, 8])
+@pytest.mark.parametrize("edges", [0, 10, 120_000, 900_000])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_work_is_split_without_gap_or_overlap(
+    monkeypatch: pytest.MonkeyPatch, heads: int, edges: int, threads: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    nodes = 300
+    generator = torch.Generator().manual_seed(edges)
+    ends = torch.randint(edges + 1, (nodes * heads,), generator=generator).sort().values
+    ptr = torch.cat([torch.zeros(1, dtype=torch.int64), ends])
+    ptr[-1] = edges
+    done = torch.zeros(heads, nodes, dtype=torch.int64)
+    for first, last, start, stop in split_heads(ptr, heads):
+        done[first:last, start:stop] += 1
+    assert bool((done == 1).all())
