@@ -63,6 +63,8 @@ train unless its row says *validated on test*, which is what the original does.
 QUICK_NOTE = """Smaller inputs and fewer steps, chosen so that two CPU cores show learning within
 minutes. They say that the training works, and nothing about the ranking of the models at the
 paper's setting. Their times were taken while other jobs shared the cores: upper bounds.
+Memory above 2 GiB on listops_quick and text_quick is a heap in fragments, from before training
+handed free memory back: it says nothing about a model.
 """
 
 
