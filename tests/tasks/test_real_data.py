@@ -1,6 +1,7 @@
 """Every model takes steps on the real data of every task, at the paper's setting but for the batch.
 
-``SBMGRAPH_DATA=FOLDER pytest -m data``; where a data set is missing the error says what to put there.
+``SBMGRAPH_DATA=FOLDER pytest -m data``; where a data set is missing the error says what to put
+there.
 """
 
 import math
