@@ -115,12 +115,15 @@ class TaskCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer, which writes to the run folder."""
         loggers = run_loggers(self.folder)
-        callbacks: list[Callback] = run_callbacks(self.folder, loggers[0])  # type: ignore[arg-type]
+        # Lightning ignores its own `max_time` where there is a timer already.
+        max_time = self._get(self.config_init, "trainer", default={}).get("max_time")
+        callbacks: list[Callback] = run_callbacks(self.folder, loggers[0], max_time)  # type: ignore[arg-type]
         self.trainer_defaults["callbacks"] = callbacks
         return super().instantiate_trainer(
             logger=loggers,
             plugins=[AtomicCheckpointIO()],
             default_root_dir=str(self.folder),
+            max_time=None,
             **kwargs,
         )
 

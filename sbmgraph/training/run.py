@@ -27,6 +27,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -212,8 +213,11 @@ class TrimMemory(Callback):
             self._trim(0)
 
 
-def run_callbacks(folder: Path, metrics: MetricsFile) -> list[Callback]:
-    """What every run needs: best and last checkpoint, the metrics' place, and the time spent."""
+def run_callbacks(
+    folder: Path, metrics: MetricsFile, max_time: str | dict[str, int] | timedelta | None = None
+) -> list[Callback]:
+    """What every run needs: best and last checkpoint, the metrics' place, and the time spent, which
+    ends training at ``max_time`` (a run's parts count together; as in Lightning)."""
     common: dict[str, Any] = {
         "dirpath": folder / "checkpoints",
         "auto_insert_metric_name": False,
@@ -225,7 +229,7 @@ def run_callbacks(folder: Path, metrics: MetricsFile) -> list[Callback]:
     last = ModelCheckpoint(
         filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common
     )
-    return [Timer(), TrimMemory(), KeepMetrics(metrics), best, last]
+    return [Timer(max_time), TrimMemory(), KeepMetrics(metrics), best, last]
 
 
 def run_loggers(folder: Path) -> list[Logger]:

@@ -50,6 +50,15 @@ def arguments(tmp_path, root):
     return ["--config", str(path), "--runs", str(tmp_path / "runs"), "--data.root", str(root)]
 
 
+def test_max_time_ends_a_run_which_is_then_tested(tmp_path, arguments):
+    long = ["--trainer.max_steps", "1000000", "--trainer.max_time", "00:00:00:02"]
+    assert main(["fit", *arguments, "--compare", "[]", *long]) == 0
+    (path,) = (tmp_path / "runs").rglob("summary.json")
+    summary = json.loads(path.read_text())
+    assert 0 < summary["steps"] < 1_000_000
+    assert summary["accuracy"] is not None
+
+
 def test_fit_trains_and_tests_every_model_and_seed(tmp_path, arguments, capsys):
     assert main(["fit", *arguments, "--compare", "[full]", "--seeds", "[3,4]"]) == 0
     folders = sorted(path.parent for path in (tmp_path / "runs").rglob("summary.json"))
