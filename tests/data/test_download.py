@@ -60,8 +60,8 @@ class Handler(BaseHTTPRequestHandler):
         if server.break_after is not None and server.breaks > 0:
             server.breaks -= 1
             body = body[: server.break_after]
+        server.sent += len(body)  # before the client can have it all and look
         self.wfile.write(body)
-        server.sent += len(body)
 
 
 @pytest.fixture
