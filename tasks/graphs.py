@@ -32,7 +32,7 @@ from torch_geometric.nn import GAT, GCN, GIN, GINConv, GPSConv
 
 import sbmgraph
 from sbmgraph import SampledGraph, record
-from sbmgraph.nn import GPSBlock, membership_parameters
+from sbmgraph.nn import GPSBlock, split_membership
 from sbmgraph.ops import edge_attention
 
 # Data #############################################################################################
@@ -337,8 +337,7 @@ def train(task: Task, name: str, seed: int, setting: Setting) -> Result:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = NodeClassifier(task, build_body(name, task, setting), setting.channels)
-    membership = membership_parameters(model)
-    others = [weight for weight in model.parameters() if weight not in set(membership)]
+    others, membership = split_membership(model)
     optimizer = torch.optim.Adam([{"params": others}, {"params": membership}])
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
@@ -421,8 +420,12 @@ def memory(name: str) -> int | None:
 
 
 def train_apart(*args: Any) -> Result:
-    """:func:`train` in a process of its own, so that memory is that of one run."""
-    context = multiprocessing.get_context("fork")
+    """:func:`train` in a process of its own, so that memory is that of one run.
+
+    The process comes from a server that has run nothing yet: torch's threads do not outlive a fork.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sbmgraph.nn", "torch_geometric.nn"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(train, *args).result()
 

@@ -4,7 +4,7 @@ from sbmgraph.nn.attention import SBMAttention
 from sbmgraph.nn.conv import SBMConv
 from sbmgraph.nn.explain import Explanation, explain
 from sbmgraph.nn.gps import GPSBlock
-from sbmgraph.nn.membership import MembershipNetwork, membership_parameters
+from sbmgraph.nn.membership import MembershipNetwork, split_membership
 from sbmgraph.nn.transformer import SBMTransformer, Transformer
 
 __all__ = [
@@ -16,5 +16,5 @@ __all__ = [
     "SBMTransformer",
     "Transformer",
     "explain",
-    "membership_parameters",
+    "split_membership",
 ]

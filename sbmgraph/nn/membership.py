@@ -124,11 +124,14 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def membership_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of all membership networks in ``model``, for a parameter group of their own.
+def split_membership(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The weights of ``model`` outside and inside its membership networks, for two parameter groups
+    of an optimizer.
 
-    A tenth of the other weights' learning rate keeps heads from thinning out before the task's
+    A tenth of the learning rate for the second keeps heads from thinning out before the task's
     gradient has said which edges are of use.
     """
     networks = (module for module in model.modules() if isinstance(module, MembershipNetwork))
-    return list(dict.fromkeys(weight for network in networks for weight in network.parameters()))
+    inside = {weight for network in networks for weight in network.parameters()}
+    weights = list(model.parameters())
+    return [w for w in weights if w not in inside], [w for w in weights if w in inside]

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from sbmgraph._validate import check_choice, check_positive_int, check_range
 from sbmgraph.data import SequenceBatch
-from sbmgraph.nn.membership import membership_parameters
+from sbmgraph.nn.membership import split_membership
 from sbmgraph.nn.models import MODELS, build_model
 from sbmgraph.record import Recorder, record
 
@@ -189,13 +189,11 @@ class SequenceClassifier(L.LightningModule):
         }
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
+        others, membership = split_membership(self)
         rate = self.hparams["membership_lr"]
-        own = [] if rate is None else membership_parameters(self)
-        if not own:
+        if rate is None or not membership:
             return [{"params": list(self.parameters())}]
-        names = set(own)
-        others = [weight for weight in self.parameters() if weight not in names]
-        return [{"params": others}, {"params": own, "lr": rate}]
+        return [{"params": others}, {"params": membership, "lr": rate}]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses the checkpoint of another task or model.

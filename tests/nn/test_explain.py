@@ -11,6 +11,7 @@ from torch_geometric.explain import (
     AttentionExplainer,
     CaptumExplainer,
     Explainer,
+    ExplainerAlgorithm,
     GNNExplainer,
     PGExplainer,
 )
@@ -161,77 +162,67 @@ def test_bad_input() -> None:
         explain(Net(), features(), EDGES).top_edges(0)
 
 
+def explainer(net: Net, algorithm: ExplainerAlgorithm, **options: str | None) -> Explainer:
+    """PyG's explainer of the classes of nodes, by a mask of the input's edges."""
+    settings = {"explanation_type": "model", "edge_mask_type": "object"}
+    return Explainer(net, algorithm, model_config=NODE_CLASSES, **{**settings, **options})
+
+
+def watch_masks(net: Net) -> list[tuple]:
+    """Whether our layer and the local one are being explained, at every call from now on."""
+    ours, local, seen = net.block.attn.conv, net.block.conv, []
+
+    def note(module: nn.Module, args: tuple) -> None:
+        seen.append((ours.explain, getattr(ours, "_edge_mask", None), local.explain))
+
+    net.block.register_forward_pre_hook(note)
+    return seen
+
+
+def check_only_local_was_masked(net: Net, seen: list[tuple], masked: bool = True) -> None:
+    assert all(explained is False and mask is None for explained, mask, _ in seen)
+    assert any(local for _, _, local in seen) == masked
+    assert net.block.attn.conv.explain is False
+    assert bool(torch.isfinite(net(features(), EDGES)).all())
+
+
 @pytest.mark.parametrize("edge_mask_type", ["object", None])
 def test_gnn_explainer_masks_the_inputs_edges_only(edge_mask_type: str | None) -> None:
     """PyG's mask reaches the local layer and never ours, and is gone afterwards."""
     net = Net().eval()
-    masked = []
-    ours, local = net.block.attn.conv, net.block.conv
-
-    def spy(module: nn.Module, args: tuple) -> None:
-        masked.append((ours.explain, getattr(ours, "_edge_mask", None), local.explain))
-
-    handle = net.block.register_forward_pre_hook(spy)
-    explainer = Explainer(
-        net,
-        GNNExplainer(epochs=3),
-        explanation_type="model",
-        node_mask_type="attributes",
-        edge_mask_type=edge_mask_type,
-        model_config=NODE_CLASSES,
-    )
-    found = explainer(features(), EDGES, index=3)
-    handle.remove()
+    seen = watch_masks(net)
+    options = {"node_mask_type": "attributes", "edge_mask_type": edge_mask_type}
+    found = explainer(net, GNNExplainer(epochs=3), **options)(features(), EDGES, index=3)
     assert found.node_mask.shape == (N, C)
-    assert all(explained is False and mask is None for explained, mask, _ in masked)
-    assert any(mask for _, _, mask in masked) == (edge_mask_type is not None)
-    assert ours.explain is False
-    assert bool(torch.isfinite(net(features(), EDGES)).all())
+    check_only_local_was_masked(net, seen, masked=edge_mask_type is not None)
 
 
 def test_attention_explainer_reads_the_local_layer() -> None:
-    explainer = Explainer(
-        Net(local=GATConv).eval(),
-        AttentionExplainer(),
-        explanation_type="model",
-        edge_mask_type="object",
-        model_config=NODE_CLASSES,
-    )
-    assert explainer(features(), EDGES).edge_mask.shape == (EDGES.size(1),)
+    found = explainer(Net(local=GATConv).eval(), AttentionExplainer())(features(), EDGES)
+    assert found.edge_mask.shape == (EDGES.size(1),)
 
 
 @pytest.mark.parametrize("method", ["IntegratedGradients", "ShapleyValueSampling"])
 def test_captum_explainer_masks_the_inputs_edges_only(method: str) -> None:
     pytest.importorskip("captum")
     net = Net().eval()
-    explainer = Explainer(
-        net,
-        CaptumExplainer(method),
-        explanation_type="model",
-        node_mask_type="attributes",
-        edge_mask_type="object",
-        model_config=NODE_CLASSES,
-    )
-    found = explainer(features(), EDGES, index=3)
+    seen = watch_masks(net)
+    explain_node = explainer(net, CaptumExplainer(method), node_mask_type="attributes")
+    found = explain_node(features(), EDGES, index=3)
     assert found.node_mask.shape == (N, C)
     assert found.edge_mask.shape == (EDGES.size(1),)
     assert bool(found.node_mask.isfinite().all())
-    assert net.block.attn.conv.explain is False
+    check_only_local_was_masked(net, seen)
 
 
 def test_pg_explainer_trains_beside_our_layer() -> None:
     net = Net().eval()
-    explainer = Explainer(
-        net,
-        PGExplainer(epochs=2),
-        explanation_type="phenomenon",
-        edge_mask_type="object",
-        model_config=NODE_CLASSES,
-    )
+    seen = watch_masks(net)
+    explain_node = explainer(net, PGExplainer(epochs=2), explanation_type="phenomenon")
     x, target = features(), torch.zeros(N, dtype=torch.int64)
     for epoch in range(2):
-        loss = explainer.algorithm.train(epoch, net, x, EDGES, target=target, index=3)
+        loss = explain_node.algorithm.train(epoch, net, x, EDGES, target=target, index=3)
         assert math.isfinite(loss)
-    found = explainer(x, EDGES, target=target, index=3)
+    found = explain_node(x, EDGES, target=target, index=3)
     assert found.edge_mask.shape == (EDGES.size(1),)
-    assert net.block.attn.conv.explain is False
+    check_only_local_was_masked(net, seen)
