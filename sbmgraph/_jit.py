@@ -5,8 +5,11 @@ Importing this module imports Numba; nothing does so before a kernel is needed.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import llvmlite.ir as ir
@@ -19,6 +22,9 @@ from numba.extending import intrinsic, overload
 LANES = 16
 """Channels are padded to a multiple of this; LLVM splits the vectors to the machine's width."""
 
+STAMP = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+"""Compiled code on disk is of use only beside the primitives that were inlined into it."""
+
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}  # NaN and infinity keep their meaning
 
 
@@ -26,9 +32,13 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles ``function`` on first use, without the GIL, cached on disk where possible."""
     options = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)
+        compiled = njit(cache=True, **options)(function)
     except (RuntimeError, OSError):  # no cache directory can be written
         return njit(**options)(function)
+    with contextlib.suppress(AttributeError):  # else Numba compares the kernel's own file alone
+        file = compiled._cache._cache_file
+        file._source_stamp = (file._source_stamp, STAMP)
+    return compiled
 
 
 inline = njit(fastmath=FASTMATH, error_model="numpy", forceinline=True)
@@ -267,6 +277,53 @@ _sum_2: Any = _accumulator(2)
 _sum_1: Any = _accumulator(1)
 
 
+def _scatterer(vectors: int) -> Any:
+    """An intrinsic that adds ``vectors * LANES`` columns of one row to many rows."""
+
+    @intrinsic
+    def scatter(
+        typing: Any, a: Any, i: Any, column: Any, weight: Any, first: Any, out: Any, base: Any,
+        index: Any, low: Any, high: Any, start: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(a, i, column, weight, first, out, base, index, low, high, start)
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            vector = ir.VectorType(_element(a.dtype), LANES)
+            align = a.dtype.bitwidth // 8
+            integer = ir.IntType(64)
+            cast = lambda k: context.cast(builder, args[k], sig.args[k], types.intp)  # noqa: E731
+            offsets = [ir.Constant(integer, v * LANES) for v in range(vectors)]
+            source = _row_pointer(context, builder, a, args[0], cast(1), cast(2))
+            rows = [_load(builder, source, offset, vector, align) for offset in offsets]
+            weights = context.make_array(weight)(context, builder, args[3]).data
+            indices = context.make_array(index)(context, builder, args[7]).data
+            base_, low_, high_, start_ = cast(6), cast(8), cast(9), cast(10)
+            shift = builder.sub(cast(4), low_)
+            one = ir.Constant(integer, 1)
+            with cgutils.for_range_slice(builder, low_, high_, one) as (edge, _):
+                j = builder.sext(builder.load(builder.gep(indices, [edge])), integer)
+                row = builder.add(base_, j)
+                target = _row_pointer(context, builder, out, args[5], row, start_)
+                scalar = builder.load(builder.gep(weights, [builder.add(edge, shift)]))
+                factor = _broadcast(builder, scalar, vector)
+                for offset, x in zip(offsets, rows, strict=True):
+                    product = builder.fmul(factor, x, flags=("contract",))
+                    old = _load(builder, target, offset, vector, align)
+                    total = builder.fadd(old, product, flags=("contract",))
+                    builder.store(total, _vector_at(builder, target, offset, vector)).align = align
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return scatter
+
+
+_scatter_8: Any = _scatterer(VECTORS)
+_scatter_4: Any = _scatterer(4)
+_scatter_2: Any = _scatterer(2)
+_scatter_1: Any = _scatterer(1)
+
+
 dot: Any = _dot
 dots: Any = _dots
 
@@ -289,6 +346,26 @@ def add_rows(out, i, weight, first, b, base, index, low, high, start, width):
         c += 2 * LANES
     if c < width:
         _sum_1(out, i, c, weight, first, b, base, index, low, high, start + c)
+
+
+@inline
+def scatter_row(a, i, weight, first, out, base, index, low, high, start, width):
+    """``out[base + index[e], start : start + width] += weight[first + e - low] * a[i, :width]``
+    over the edges ``low <= e < high``; ``width`` must be a multiple of :data:`LANES`."""
+    if low >= high:
+        return
+    c = 0
+    while c + VECTORS * LANES <= width:
+        _scatter_8(a, i, c, weight, first, out, base, index, low, high, start + c)
+        c += VECTORS * LANES
+    if c + 4 * LANES <= width:
+        _scatter_4(a, i, c, weight, first, out, base, index, low, high, start + c)
+        c += 4 * LANES
+    if c + 2 * LANES <= width:
+        _scatter_2(a, i, c, weight, first, out, base, index, low, high, start + c)
+        c += 2 * LANES
+    if c < width:
+        _scatter_1(a, i, c, weight, first, out, base, index, low, high, start + c)
 
 
 # Functions ########################################################################################

@@ -218,17 +218,12 @@ class SampledGraph:
         row = self.row
         return torch.stack([self.col.long() * self.heads + row % self.heads, row])
 
-    def csc(self, perm: bool = True) -> CSC:
-        """The edges grouped by key vertex; computed once and kept.
-
-        Args:
-            perm (bool, optional): Whether :attr:`CSC.perm`, the largest part, is needed; without it
-                may be empty. (default: :obj:`True`)
-        """
-        if self._csc is None or (perm and self._csc.perm.numel() != self.num_edges):
+    def csc(self) -> CSC:
+        """The edges grouped by key vertex; computed once and kept."""
+        if self._csc is None:
             from sbmgraph.ops.transpose import transpose
 
-            self._csc = CSC(*transpose(self.rowptr, self.col, self.heads, self.num_keys, perm))
+            self._csc = CSC(*transpose(self.rowptr, self.col, self.heads, self.num_keys))
         return self._csc
 
     def density(self) -> Tensor:

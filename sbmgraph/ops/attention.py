@@ -134,11 +134,10 @@ def _edge_attention_fused(
     rate = member = None
     if sbm is not None and grad:
         rate, member = sbm.rate, sbm.key_membership
-    needs_csc = any(x is not None and x.requires_grad for x in (key, value, member))
-    by_edge = bias is not None or learned is not None or dropout > 0
+    by_key = any(x is not None and x.requires_grad for x in (key, value, member))
     csc: tuple[Tensor | None, ...] = (None, None, None)
-    if grad and needs_csc:
-        csc = graph.csc(perm=by_edge or fused.needs_perm(query.device.type))
+    if grad and by_key and fused.needs_csc(query.device.type):
+        csc = graph.csc()
     seed = torch.randint(2**63 - 1, ()) if dropout > 0 else torch.zeros((), dtype=torch.int64)
     out, lse = torch.ops.sbmgraph.edge_attention(
         query.flatten(0, 1),

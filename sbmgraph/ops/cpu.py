@@ -16,17 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph._jit import DOTS, LANES, add_rows, dots, exp, inline, jit, mix
-from sbmgraph.ops.threads import num_chunks, parallel_for, split_heads, split_nodes
+from sbmgraph._jit import DOTS, LANES, add_rows, dots, exp, inline, jit, mix, scatter_row
+from sbmgraph.ops.threads import num_chunks, parallel_for, split_heads, split_nodes, split_tables
 
-NEEDS_PERM = False
-"""Without bias, dropout or given edges the kernels work with an empty ``perm``."""
+NEEDS_CSC = False
+"""The gradients of keys are added up along the rows of the CSR."""
 
 BLOCK = 64
 """Edges whose scores are held at once."""
 
 CACHED_BYTES = 2**20
-"""Dense rows that a sparse product keeps in the second-level cache."""
+"""Dense rows that the sparse products keep in the second-level cache."""
+
+EDGES_AT_ONCE = 2**18
+"""Edges whose gradients are held at once."""
 
 CACHED_KEYS = 256
 """Keys whose edges the transpose collects at once."""
@@ -78,10 +81,6 @@ def _head_rows(tensor: Tensor) -> np.ndarray:
     """``[H * nodes, channels]`` of a tensor ``[nodes, H, channels]``; no copy where it lies head by
     head already and needs no padding."""
     return _rows(tensor.transpose(0, 1).reshape(-1, tensor.size(2)))
-
-
-def _head_output(like: Tensor, dtype: torch.dtype) -> Tensor:
-    return _output(like.size(0) * like.size(1), like.size(2), dtype)
 
 
 def _from_head_rows(padded: Tensor, like: Tensor) -> Tensor:
@@ -174,176 +173,181 @@ def _max(score, count, start):
     return max(max(a, b), max(c, d))
 
 
-@jit
-def _most_edges(first_head, last_head, start, stop, ptr, heads):
-    """The number of edges that the head with the most has in a range of nodes."""
-    out = 0
-    for head in range(first_head, last_head):
-        count = 0
-        for node in range(start, stop):
-            count += ptr[node * heads + head + 1] - ptr[node * heads + head]
-        out = max(out, count)
-    return out
-
-
-@jit
-def _backward_rows(
-    first_head, last_head, start, stop, query, grad_out, key_value, stats, rowptr, col, heads, bias,
-    learned, scale, dropout, seed, clip, member, block, grad_query, grad_bias, grad_rate,
-):  # fmt: skip
-    """Gradients of what belongs to query vertices and to edges: query, rate, bias."""
-    zero, one = query.dtype.type(0), query.dtype.type(1)
-    d, width = query.shape[1], grad_out.shape[1]
-    num_queries, num_keys = (rowptr.size - 1) // heads, key_value.shape[0] // heads
-    score, grad = np.empty(BLOCK + DOTS, query.dtype), np.empty(BLOCK + DOTS, query.dtype)
-    gated = grad_rate.size > 0
-    gate = np.empty(
-        _most_edges(first_head, last_head, start, stop, rowptr, heads) if gated else 0, query.dtype
-    )
-    for head in range(first_head, last_head):
-        base = head * num_keys
-        done = 0
-        for node in range(start, stop):
-            r = node * heads + head
-            low, high = rowptr[r], rowptr[r + 1]
-            lse, delta = stats[head * num_queries + node]
-            if grad_query.size:
-                for c in range(d):
-                    grad_query[r, c] = zero
-            for first in range(low, high, BLOCK):
-                count = min(BLOCK, high - first)
-                for t in range(0, count, DOTS):
-                    dots(query, r, key_value, base, col, first + t, high, 0, d, score, t)
-                    dots(grad_out, r, key_value, base, col, first + t, high, d, width, grad, t)
-                for t in range(count):
-                    score[t] *= scale
-                if bias.size:
-                    for t in range(count):
-                        score[t] += bias[first + t]
-                if dropout > 0:
-                    for t in range(count):
-                        grad[t] *= _keep(seed, first + t, dropout, one)
-                for t in range(count):
-                    grad[t] = exp(score[t] - lse) * (grad[t] - delta)
-                if grad_bias.size:
-                    for t in range(count):
-                        grad_bias[first + t] = grad[t]
-                if gated:
-                    _gate_gradient(grad, score, count, clip, gate, done)
-                    if learned.size:
-                        for t in range(count):
-                            gate[done + t] *= learned[first + t]
-                    done += count
-                if grad_query.size == 0:
-                    continue
-                for t in range(count):
-                    grad[t] *= scale
-                add_rows(grad_query, r, grad, 0, key_value, base, col, first, first + count, 0, d)
-        if gated:
-            _spmm(start, stop, rowptr, col, heads, head, gate, member, block, grad_rate)
+@inline
+def _end_of_range(start, stop, ptr, heads, head, limit):
+    """The node after the last of those from ``start`` whose edges of one head are ``limit`` at most
+    (one node at least), and their number."""
+    node, count = start, 0
+    while node < stop:
+        r = node * heads + head
+        edges = ptr[r + 1] - ptr[r]
+        if node > start and count + edges > limit:
+            break
+        count += edges
+        node += 1
+    return node, count
 
 
 @inline
-def _gate_gradient(grad, score, count, clip, out, at):
-    """From gradients by the (biased) scores to gradients by the mask, see
-    :func:`sbmgraph.ops.edge_attention`."""
-    one = grad.dtype.type(1)
-    if clip:
-        for t in range(count):
-            out[at + t] = min(max(grad[t], -one), one)
-    else:
-        for t in range(count):
-            out[at + t] = grad[t] * score[t]
-
-
-@jit
-def _backward_columns(
-    first_head, last_head, start, stop, key, value, query_grad, stats, colptr, row, perm, heads,
-    bias, learned, scale, dropout, seed, clip, rate, block, grad_key, grad_value, grad_member,
-):  # fmt: skip
-    """Gradients of what belongs to key vertices: key, value, membership."""
-    one = key.dtype.type(1)
-    d, width = key.shape[1], value.shape[1]
-    num_queries = query_grad.shape[0] // heads
-    score, grad = np.empty(BLOCK + DOTS, key.dtype), np.empty(BLOCK + DOTS, key.dtype)
-    weight, keep = np.empty(BLOCK, key.dtype), np.empty(BLOCK, key.dtype)
-    gated = grad_member.size > 0
-    gate = np.empty(
-        _most_edges(first_head, last_head, start, stop, colptr, heads) if gated else 0, key.dtype
-    )
-    for head in range(first_head, last_head):
-        base = head * num_queries
-        done = 0
-        for node in range(start, stop):
-            r = node * heads + head
-            low, high = colptr[r], colptr[r + 1]
-            grad_key[r] = 0
-            grad_value[r] = 0
-            for first in range(low, high, BLOCK):
-                count = min(BLOCK, high - first)
-                for t in range(0, count, DOTS):
-                    dots(key, r, query_grad, base, row, first + t, high, 0, d, score, t)
-                    dots(value, r, query_grad, base, row, first + t, high, d, width, grad, t)
-                for t in range(count):
-                    score[t] *= scale
-                if bias.size:
-                    for t in range(count):
-                        score[t] += bias[perm[first + t]]
-                for t in range(count):
-                    weight[t] = score[t] - stats[base + row[first + t], 0]
-                for t in range(count):
-                    weight[t] = exp(weight[t])
-                if dropout > 0:
-                    for t in range(count):
-                        keep[t] = _keep(seed, perm[first + t], dropout, one)
-                        grad[t] *= keep[t]
-                for t in range(count):
-                    grad[t] = weight[t] * (grad[t] - stats[base + row[first + t], 1])
-                if gated:
-                    _gate_gradient(grad, score, count, clip, gate, done)
-                    if learned.size:
-                        for t in range(count):
-                            gate[done + t] *= learned[perm[first + t]]
-                    done += count
-                for t in range(count):
-                    grad[t] *= scale
-                if dropout > 0:
-                    for t in range(count):
-                        weight[t] *= keep[t]
-                last = first + count
-                add_rows(grad_key, r, grad, 0, query_grad, base, row, first, last, 0, d)
-                add_rows(grad_value, r, weight, 0, query_grad, base, row, first, last, d, width)
-        if gated:
-            _spmm(start, stop, colptr, row, heads, head, gate, rate, block, grad_member)
-
-
-@jit
-def _spmm(start, stop, ptr, index, heads, head, weight, dense, block, out):
-    """``out[i] = sum of weight[e] * dense[index[e]]`` over the edges of one head's nodes in a
-    range. ``weight`` lists the range's edges of that head; ``dense`` and ``out`` lie head by head.
-    ``block`` rows of ``dense`` at a time stay in cache while all nodes of the range pass."""
-    nodes, others, width = out.shape[0] // heads, dense.shape[0] // heads, out.shape[1]
+def _cursors(start, stop, ptr, heads, head):
+    """The first edges of one head's nodes in a range, and what makes an edge's number one among
+    those of the range."""
     cursor, shift = np.empty(stop - start, np.int64), np.empty(stop - start, np.int64)
     done = 0
     for node in range(start, stop):
         low, high = ptr[node * heads + head], ptr[node * heads + head + 1]
         cursor[node - start], shift[node - start] = low, done - low
         done += high - low
-        out[head * nodes + node] = 0
-    for limit in range(block, others + block, block):
-        for node in range(start, stop):
-            low, high = cursor[node - start], ptr[node * heads + head + 1]
-            last = high
-            if limit < others:
-                last = low
-                while last < high and index[last] < limit:
-                    last += 1
-            first = low + shift[node - start]
-            add_rows(
-                out, head * nodes + node, weight, first, dense, head * others, index, low, last, 0,
-                width,
+    return cursor, shift
+
+
+@inline
+def _first_from(key, index, low, high):
+    """The first of the edges ``low <= e < high`` whose key is ``key`` or above, else ``high``."""
+    while low < high and index[low] < key:
+        low += 1
+    return low
+
+
+@jit
+def _backward_rows(
+    first_head, last_head, start, stop, table, query, grad_out, key_value, stats, rowptr, col,
+    heads, bias, learned, scale, dropout, seed, clip, keys, rate, member, clusters_keys, limit,
+    grad_query, grad_bias, grad_rate, grad_keys, grad_member,
+):  # fmt: skip
+    """All gradients in one pass over the rows.
+
+    Gradients of the keys' side are added to table number ``table``, and those of heads after the
+    first to the tables after it: each ``num_keys`` rows of ``grad_keys`` and ``grad_member``.
+    """
+    num_keys = key_value.shape[0] // heads
+    gated = grad_rate.size > 0 or grad_member.size > 0
+    for head in range(first_head, last_head):
+        own = (table + head - first_head) * num_keys
+        if grad_keys.size:
+            grad_keys[own : own + num_keys] = 0
+        if grad_member.size:
+            grad_member[own : own + num_keys] = 0
+        begin = start
+        while begin < stop:
+            end, edges = _end_of_range(begin, stop, rowptr, heads, head, limit)
+            gate = np.empty(edges if gated else 0, query.dtype)
+            _edge_gradients(
+                begin, end, own, query, grad_out, key_value, stats, rowptr, col, heads, head, bias,
+                learned, scale, dropout, seed, clip, keys, grad_query, grad_bias, grad_keys, gate,
             )  # fmt: skip
-            cursor[node - start] = last
+            if gated:
+                _products(
+                    begin, end, own, rowptr, col, heads, head, gate, rate, member, clusters_keys,
+                    grad_rate, grad_member,
+                )  # fmt: skip
+            begin = end
+
+
+@jit
+def _edge_gradients(
+    start, stop, own, query, grad_out, key_value, stats, rowptr, col, heads, head, bias, learned,
+    scale, dropout, seed, clip, keys, grad_query, grad_bias, grad_keys, gate,
+):  # fmt: skip
+    """The gradients of attention over the edges of one head's nodes in a range; ``gate`` gets those
+    of the mask, one after the other. ``keys`` keys at a time stay in cache while all nodes pass."""
+    one = query.dtype.type(1)
+    d, width = query.shape[1], grad_out.shape[1]
+    num_queries, num_keys = (rowptr.size - 1) // heads, key_value.shape[0] // heads
+    base = head * num_keys
+    score, grad = np.empty(BLOCK + DOTS, query.dtype), np.empty(BLOCK + DOTS, query.dtype)
+    keep = np.empty(BLOCK, query.dtype)
+    cursor, shift = _cursors(start, stop, rowptr, heads, head)
+    if grad_query.size:
+        for node in range(start, stop):
+            grad_query[node * heads + head] = 0
+    for above in range(keys, num_keys + keys, keys):
+        for node in range(start, stop):
+            r = node * heads + head
+            low, high = cursor[node - start], rowptr[r + 1]
+            if above < num_keys:
+                high = _first_from(above, col, low, high)
+            cursor[node - start] = high
+            lse, delta = stats[head * num_queries + node]
+            for i in range(low, high, BLOCK):
+                j = min(i + BLOCK, high)
+                count, at = j - i, i + shift[node - start]
+                for t in range(0, count, DOTS):
+                    dots(query, r, key_value, base, col, i + t, j, 0, d, score, t)
+                    dots(grad_out, r, key_value, base, col, i + t, j, d, width, grad, t)
+                for t in range(count):
+                    score[t] *= scale
+                if bias.size:
+                    for t in range(count):
+                        score[t] += bias[i + t]
+                if dropout > 0:
+                    for t in range(count):
+                        keep[t] = _keep(seed, i + t, dropout, one)
+                        grad[t] *= keep[t]
+                if gate.size and not clip:
+                    for t in range(count):
+                        gate[at + t] = score[t]
+                for t in range(count):
+                    score[t] = exp(score[t] - lse)
+                    grad[t] = score[t] * (grad[t] - delta)
+                if grad_bias.size:
+                    for t in range(count):
+                        grad_bias[i + t] = grad[t]
+                if gate.size:
+                    _gate_gradient(grad, count, clip, gate, at)
+                    if learned.size:
+                        for t in range(count):
+                            gate[at + t] *= learned[i + t]
+                for t in range(count):
+                    grad[t] *= scale
+                if grad_query.size:
+                    add_rows(grad_query, r, grad, 0, key_value, base, col, i, j, 0, d)
+                if grad_keys.size:
+                    if dropout > 0:
+                        for t in range(count):
+                            score[t] *= keep[t]
+                    scatter_row(query, r, grad, 0, grad_keys, own, col, i, j, 0, d)
+                    scatter_row(grad_out, r, score, 0, grad_keys, own, col, i, j, d, width)
+
+
+@inline
+def _gate_gradient(grad, count, clip, gate, at):
+    """From gradients by the (biased) scores to gradients by the mask, see
+    :func:`sbmgraph.ops.edge_attention`; unless clipped, ``gate`` holds the scores."""
+    one = grad.dtype.type(1)
+    if clip:
+        for t in range(count):
+            gate[at + t] = min(max(grad[t], -one), one)
+    else:
+        for t in range(count):
+            gate[at + t] *= grad[t]
+
+
+@jit
+def _products(
+    start, stop, own, ptr, index, heads, head, weight, rate, member, keys, grad_rate, grad_member
+):  # fmt: skip
+    """The products of one head's sparse matrix with ``member``, and of its transpose with ``rate``,
+    over the edges of a range of nodes, whose weights ``weight`` lists. ``keys`` keys at a time stay
+    in cache while all nodes pass."""
+    num_queries, num_keys = (ptr.size - 1) // heads, member.shape[0] // heads
+    width, base = member.shape[1], head * num_keys
+    cursor, shift = _cursors(start, stop, ptr, heads, head)
+    if grad_rate.size:
+        for node in range(start, stop):
+            grad_rate[head * num_queries + node] = 0
+    for above in range(keys, num_keys + keys, keys):
+        for node in range(start, stop):
+            r = head * num_queries + node
+            low, high = cursor[node - start], ptr[node * heads + head + 1]
+            if above < num_keys:
+                high = _first_from(above, index, low, high)
+            cursor[node - start] = high
+            first = low + shift[node - start]
+            if grad_rate.size:
+                add_rows(grad_rate, r, weight, first, member, base, index, low, high, 0, width)
+            if grad_member.size:
+                scatter_row(rate, r, weight, first, grad_member, own, index, low, high, 0, width)
 
 
 def _run(kernel: Callable[..., Any], ptr: Tensor, heads: int, *args: Any) -> None:
@@ -417,13 +421,33 @@ def attention_backward(
     """Gradients of (query, key, value, bias, rate, member), each where ``needs`` says so; rate
     :obj:`[n, H, K]` and member :obj:`[m, H, K]` take those of the straight-through gate.
 
-    The weights are recomputed from the log-sum-exp: once along the rows for query, bias and rate,
-    once along the columns for key, value and member.
+    The weights are recomputed from the log-sum-exp, along the rows; the transpose is not used.
     """
     dtype = _compute_dtype(query)
     delta = (out.to(dtype) * grad_out.to(dtype)).sum(-1)
     stats = torch.stack([lse, delta], -1).view(-1, heads, 2).transpose(0, 1).reshape(-1, 2)
-    shared = (
+    keys = key.size(0) // heads
+    tasks, owners = split_tables(rowptr, heads, keys)
+    tables = (heads + len(owners)) * keys
+    needs_key_value = needs[1] or needs[2]
+    factors = torch.empty(0, LANES, dtype=dtype)
+    rates = members = factors.numpy()
+    grad_rate = grad_member = factors
+    if rate is not None and member is not None and (needs[4] or needs[5]):
+        rates, members = _head_rows(rate.to(dtype)), _head_rows(member.to(dtype))
+        grad_rate = _output(rates.shape[0] if needs[4] else 0, rate.size(2), dtype)
+        grad_member = _output(tables if needs[5] else 0, member.size(2), dtype)
+    grad_query = _output(query.size(0) if needs[0] else 0, query.size(1), dtype)
+    grad_bias = torch.empty(col.numel() if needs[3] else 0, dtype=dtype)
+    key_value = _by_head(heads, key, value)
+    grad_keys = _output(tables if needs_key_value else 0, key_value.shape[1], dtype)
+    args = (
+        _rows(query),
+        _rows(grad_out),
+        key_value,
+        stats.numpy(),
+        rowptr.numpy(),
+        col.numpy(),
         heads,
         _optional(bias, dtype),
         _optional(learned, torch.uint8),
@@ -431,69 +455,49 @@ def attention_backward(
         stats.numpy().dtype.type(dropout),
         np.uint64(seed),
         estimator == "mask",
+        _keys_at_once(rowptr, key_value, heads, BLOCK),
+        rates,
+        members,
+        _keys_at_once(rowptr, members, heads, 6),
+        max(EDGES_AT_ONCE, 4 * keys),
+        grad_query.numpy(),
+        grad_bias.numpy(),
+        grad_rate.numpy(),
+        grad_keys.numpy(),
+        grad_member.numpy(),
     )
-    none = torch.empty(0, LANES, dtype=dtype)
-    factors: list[np.ndarray] = [none.numpy()] * 2
-    if rate is not None and member is not None and (needs[4] or needs[5]):
-        factors = [_head_rows(rate.to(dtype)), _head_rows(member.to(dtype))]
+    parallel_for(lambda *task: _backward_rows(*task, *args), tasks)
     grads: list[Tensor | None] = [None] * 6
-    if needs[0] or needs[3] or needs[4]:
-        grad_query = _output(query.size(0) if needs[0] else 0, query.size(1), dtype)
-        grad_bias = torch.empty(col.numel() if needs[3] else 0, dtype=dtype)
-        grad_rate = _head_output(rate, dtype) if needs[4] and rate is not None else none
-        _run(
-            _backward_rows,
-            rowptr,
-            heads,
-            _rows(query),
-            _rows(grad_out),
-            _by_head(heads, key, value),
-            stats.numpy(),
-            rowptr.numpy(),
-            col.numpy(),
-            *shared,
-            factors[1],
-            _rows_at_once(rowptr, factors[1], heads),
-            grad_query.numpy(),
-            grad_bias.numpy(),
-            grad_rate.numpy(),
-        )
-        if needs[0]:
-            grads[0] = _trimmed(grad_query, query)
-        if needs[3]:
-            grads[3] = grad_bias if bias is None else grad_bias.to(bias.dtype)
-        if needs[4] and rate is not None:
-            grads[4] = _from_head_rows(grad_rate, rate)
-    if needs[1] or needs[2] or needs[5]:
-        if colptr is None or row is None or perm is None:
-            by_edge = bias is not None or learned is not None or dropout > 0
-            colptr, row, perm = transpose(rowptr, col, heads, key.size(0) // heads, by_edge)
-        grad_key = _output(key.size(0), key.size(1), dtype)
-        grad_value = _output(value.size(0), value.size(1), dtype)
-        grad_member = _head_output(member, dtype) if needs[5] and member is not None else none
-        _run(
-            _backward_columns,
-            colptr,
-            heads,
-            _rows(key),
-            _rows(value),
-            _by_head(heads, query, grad_out),
-            stats.numpy(),
-            colptr.numpy(),
-            row.numpy(),
-            perm.numpy(),
-            *shared,
-            factors[0],
-            _rows_at_once(colptr, factors[0], heads),
-            grad_key.numpy(),
-            grad_value.numpy(),
-            grad_member.numpy(),
-        )
-        grads[1] = _trimmed(grad_key, key) if needs[1] else None
-        grads[2] = _trimmed(grad_value, value) if needs[2] else None
-        if needs[5] and member is not None:
-            grads[5] = _from_head_rows(grad_member, member)
+    if needs[0]:
+        grads[0] = _trimmed(grad_query, query)
+    if needs_key_value:
+        both = _merge(grad_keys, heads, owners)
+        grads[1] = _by_vertex(both, key) if needs[1] else None
+        grads[2] = _by_vertex(both[..., _padded(key.size(1)) :], value) if needs[2] else None
+    if needs[3]:
+        grads[3] = grad_bias if bias is None else grad_bias.to(bias.dtype)
+    if needs[4] and rate is not None:
+        grads[4] = _from_head_rows(grad_rate, rate)
+    if needs[5] and member is not None:
+        grads[5] = _from_head_rows(_merge(grad_member, heads, owners).flatten(0, 1), member)
     return tuple(grads)
+
+
+def _by_vertex(padded: Tensor, like: Tensor) -> Tensor:
+    """The tensor ``[nodes * H, channels]`` of ``[H, nodes, channels and more]``."""
+    heads, nodes = padded.shape[:2]
+    out = torch.empty_like(like)
+    out.view(nodes, heads, like.size(1)).copy_(padded[..., : like.size(1)].transpose(0, 1))
+    return out
+
+
+def _merge(tables: Tensor, heads: int, owners: list[int]) -> Tensor:
+    """``[H, m, channels]``: every head's table, with the further ones of ``owners`` added to it."""
+    count = heads + len(owners)
+    tables = tables.view(count, tables.size(0) // count, tables.size(1))
+    for table, head in enumerate(owners, start=heads):
+        tables[head] += tables[table]
+    return tables[:heads]
 
 
 # Edge probabilities ###############################################################################
@@ -515,27 +519,38 @@ def _edge_dots(first_head, last_head, start, stop, rate, member, rowptr, col, he
 
 
 @jit
-def _spmm_rows(
-    first_head, last_head, start, stop, ptr, index, perm, heads, grad, dense, block, out
-):
-    """The sparse product with ``grad``, the weights of all edges in CSR order."""
-    weight = np.empty(_most_edges(first_head, last_head, start, stop, ptr, heads), grad.dtype)
+def _edge_prob_gradients(
+    first_head, last_head, start, stop, table, grad, rate, member, rowptr, col, heads, keys, limit,
+    grad_rate, grad_member,
+):  # fmt: skip
+    num_keys = member.shape[0] // heads
     for head in range(first_head, last_head):
-        done = 0
-        for node in range(start, stop):
-            for e in range(ptr[node * heads + head], ptr[node * heads + head + 1]):
-                weight[done] = grad[perm[e] if perm.size else e]
-                done += 1
-        _spmm(start, stop, ptr, index, heads, head, weight, dense, block, out)
+        own = (table + head - first_head) * num_keys
+        if grad_member.size:
+            grad_member[own : own + num_keys] = 0
+        begin = start
+        while begin < stop:
+            end, edges = _end_of_range(begin, stop, rowptr, heads, head, limit)
+            weight = np.empty(edges, grad.dtype)
+            done = 0
+            for node in range(begin, end):
+                for e in range(rowptr[node * heads + head], rowptr[node * heads + head + 1]):
+                    weight[done] = grad[e]
+                    done += 1
+            _products(
+                begin, end, own, rowptr, col, heads, head, weight, rate, member, keys, grad_rate,
+                grad_member,
+            )  # fmt: skip
+            begin = end
 
 
-def _rows_at_once(ptr: Tensor, dense: np.ndarray, heads: int) -> int:
-    """How many rows of ``dense`` a sparse product treats at once: what the cache holds, or more
-    where a node would have few edges to them."""
-    others = dense.shape[0] // heads
-    pairs, edges = (ptr.numel() - 1) * others, max(int(ptr[-1]), 1)
-    held = CACHED_BYTES // (dense.shape[1] * dense.itemsize)
-    return max(1, min(max(held, 6 * pairs // edges), others))
+def _keys_at_once(ptr: Tensor, rows: np.ndarray, heads: int, few: int) -> int:
+    """How many keys to treat at once: those whose rows and their gradients the cache holds, or more
+    where a node would have fewer than ``few`` edges to them."""
+    keys = rows.shape[0] // heads
+    pairs, edges = (ptr.numel() - 1) * keys, max(int(ptr[-1]), 1)
+    held = CACHED_BYTES // (2 * rows.shape[1] * rows.itemsize)
+    return max(1, min(max(held, few * pairs // edges), keys))
 
 
 def edge_prob_forward(
@@ -563,35 +578,32 @@ def edge_prob_backward(
     perm: Tensor | None,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of (rate, member), each where ``needs`` says so: the sparse products with the
+    """Gradients of (rate, member), each where ``needs`` says so: the products with the sparse
     matrix of ``grad`` and with its transpose."""
-
-    def product(ptr: Tensor, index: Tensor, perm: Tensor, other: Tensor, like: Tensor) -> Tensor:
-        dtype = _compute_dtype(rate)
-        dense, out = _head_rows(other), _head_output(like, dtype)
-        _run(
-            _spmm_rows,
-            ptr,
-            heads,
-            ptr.numpy(),
-            index.numpy(),
-            perm.numpy(),
-            heads,
-            grad.to(dtype).contiguous().numpy(),
-            dense,
-            _rows_at_once(ptr, dense, heads),
-            out.numpy(),
-        )
-        return _from_head_rows(out, like)
-
-    grad_rate = grad_member = None
-    if needs[0]:
-        grad_rate = product(rowptr, col, rowptr.new_empty(0), member, rate)
-    if needs[1]:
-        if colptr is None or row is None or perm is None:
-            colptr, row, perm = transpose(rowptr, col, heads, member.size(0))
-        grad_member = product(colptr, row, perm, rate, member)
-    return grad_rate, grad_member
+    dtype = _compute_dtype(rate)
+    tasks, owners = split_tables(rowptr, heads, member.size(0))
+    factors = (_head_rows(rate), _head_rows(member))
+    grad_rate = _output(factors[0].shape[0] if needs[0] else 0, rate.size(2), dtype)
+    tables = (heads + len(owners)) * member.size(0)
+    grad_member = _output(tables if needs[1] else 0, member.size(2), dtype)
+    args = (
+        grad.to(dtype).contiguous().numpy(),
+        *factors,
+        rowptr.numpy(),
+        col.numpy(),
+        heads,
+        _keys_at_once(rowptr, factors[1], heads, 6),
+        max(EDGES_AT_ONCE, 4 * member.size(0)),
+        grad_rate.numpy(),
+        grad_member.numpy(),
+    )
+    parallel_for(lambda *task: _edge_prob_gradients(*task, *args), tasks)
+    return (
+        _from_head_rows(grad_rate, rate) if needs[0] else None,
+        _from_head_rows(_merge(grad_member, heads, owners).flatten(0, 1), member)
+        if needs[1]
+        else None,
+    )
 
 
 # Transpose ########################################################################################
@@ -636,28 +648,23 @@ def _fill_columns(start, stop, rowptr, col, heads, block, position, row, perm):
                     at = position[head, key]
                     position[head, key] = at + 1
                     row[at] = node
-                    if perm.size:
-                        perm[at] = e
+                    perm[at] = e
                     e += 1
                 cursor[node - start] = e
 
 
 def transpose(
-    rowptr: Tensor, col: Tensor, heads: int, num_keys: int, with_perm: bool = True
+    rowptr: Tensor, col: Tensor, heads: int, num_keys: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Groups the edges of a CSR by key vertex: a stable counting sort.
-
-    Returns:
-        ``(colptr, row, perm)`` of :class:`~sbmgraph.graph.CSC`; ``perm`` is empty unless
-        ``with_perm``.
-    """
+    """Groups the edges of a CSR by key vertex, a stable counting sort: ``(colptr, row, perm)`` of
+    :class:`~sbmgraph.graph.CSC`."""
     ranges = split_nodes(rowptr, heads)
     if col.numel() < 4 * num_keys * heads or num_chunks(col.numel()) == 1:
         ranges = [(0, (rowptr.numel() - 1) // heads)]
     counts = np.zeros((len(ranges), heads, num_keys), np.int64)
     colptr = torch.empty(num_keys * heads + 1, dtype=torch.int64)
     row = torch.empty(col.numel(), dtype=torch.int32)
-    perm = torch.empty(col.numel() if with_perm else 0, dtype=torch.int64)
+    perm = torch.empty(col.numel(), dtype=torch.int64)
     csr = (rowptr.numpy(), col.numpy(), heads)
     pairs, edges = (rowptr.numel() - 1) * num_keys, max(col.numel(), 1)
     block = max(1, min(max(CACHED_KEYS, 6 * pairs // edges), num_keys))

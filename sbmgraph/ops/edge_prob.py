@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sbmgraph.graph import SampledGraph
-from sbmgraph.ops.fused import is_available
+from sbmgraph.ops.fused import is_available, needs_csc
 
 CHUNK = 2**22
 
@@ -80,7 +80,8 @@ def edge_prob(rate: Tensor, member: Tensor, graph: SampledGraph) -> Tensor:
     """
     if not is_available(rate.device.type):
         return _EdgeProb.apply(rate, member, graph, True)
-    csc = graph.csc() if torch.is_grad_enabled() and member.requires_grad else (None, None, None)
+    by_key = torch.is_grad_enabled() and member.requires_grad
+    csc = graph.csc() if by_key and needs_csc(rate.device.type) else (None, None, None)
     return torch.ops.sbmgraph.edge_prob(rate, member, graph.rowptr, graph.col, *csc, graph.heads)
 
 

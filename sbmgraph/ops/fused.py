@@ -30,10 +30,9 @@ def kernels(device: torch.device) -> ModuleType:
 
 
 @torch.compiler.assume_constant_result
-def needs_perm(device_type: str) -> bool:
-    """Whether a device's attention always uses ``perm`` of the CSC. The CPU's kernels use it only
-    where something is given for each edge: a bias, dropout, which edges were sampled."""
-    return getattr(kernels(torch.device(device_type)), "NEEDS_PERM", True)
+def needs_csc(device_type: str) -> bool:
+    """Whether a device's kernels use the CSC of the edges for the gradients of keys."""
+    return kernels(torch.device(device_type)).NEEDS_CSC
 
 
 @torch.compiler.assume_constant_result
@@ -107,7 +106,8 @@ def attention(
 
     ``rate`` :obj:`[n, H, K]` and ``member`` :obj:`[m, H, K]` are inputs only to receive the
     straight-through gradient of the edges that are ``learned`` (boolean :obj:`[E]`, all if
-    :obj:`None`). The CSC of the edges is used by the gradients of key, value and member only.
+    :obj:`None`). The CSC of the edges is for the gradients of key, value and member, on devices
+    whose kernels need it.
     """
     forward = kernels(query.device).attention_forward
     return forward(
@@ -285,16 +285,13 @@ edge_prob_backward.register_autograd(_no_second_derivative)
 
 @custom_op("sbmgraph::transpose", mutates_args=())
 def transpose(
-    rowptr: Tensor, col: Tensor, heads: int, num_keys: int, with_perm: bool
+    rowptr: Tensor, col: Tensor, heads: int, num_keys: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``(colptr, row, perm)`` of :class:`~sbmgraph.graph.CSC`; ``perm`` is empty where it is not
-    asked for and the device's kernels do without."""
-    options = () if needs_perm(col.device.type) else (with_perm,)
-    return kernels(col.device).transpose(rowptr, col, heads, num_keys, *options)
+    """``(colptr, row, perm)`` of :class:`~sbmgraph.graph.CSC`."""
+    return kernels(col.device).transpose(rowptr, col, heads, num_keys)
 
 
 @transpose.register_fake
-def _(rowptr, col, heads, num_keys, with_perm):
+def _(rowptr, col, heads, num_keys):
     colptr = rowptr.new_empty(num_keys * heads + 1)
-    full = with_perm or needs_perm(col.device.type)
-    return colptr, torch.empty_like(col), rowptr.new_empty(col.size(0) if full else 0)
+    return colptr, torch.empty_like(col), rowptr.new_empty(col.size(0))

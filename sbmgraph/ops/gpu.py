@@ -20,6 +20,8 @@ from torch import Tensor
 
 from sbmgraph.ops.triton_common import launch, pad, random_bits, uniform
 
+NEEDS_CSC = True
+
 MIN_PARTS, MAX_PARTS = 32, 128
 """Parts of the queries whose edges are transposed at once; their counters must not outnumber the
 edges, and each part is one program's work."""

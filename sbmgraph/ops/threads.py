@@ -8,6 +8,7 @@ another caller's work.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
@@ -22,6 +23,14 @@ from torch import Tensor
 
 MIN_WORK = 50_000
 """Edges that are worth a chunk of their own: below, starting a thread takes longer."""
+
+MIN_EDGES_PER_ROW = 8
+"""Edges of a part of a head, for each row of the table it adds to, that are worth a table of its
+own."""
+
+MIN_PARTS = 8
+"""Parts that sums are split into, or one a thread where there are more threads; a number that does
+not follow every thread count keeps sums the same."""
 
 CHUNKS_PER_THREAD = 4
 """More chunks than threads even out a busy machine."""
@@ -106,3 +115,30 @@ def split_heads(ptr: Tensor, heads: int) -> list[tuple[int, int, int, int]]:
     nodes = split_nodes(ptr, heads, max(1, min(most, edges // (MIN_WORK * groups))))
     bounds = [heads * i // groups for i in range(groups + 1)]
     return [(*both, *range_) for both in pairwise(bounds) for range_ in nodes]
+
+
+def split_tables(
+    ptr: Tensor, heads: int, rows: int
+) -> tuple[list[tuple[int, int, int, int, int]], list[int]]:
+    """Work that adds to one table of ``rows`` rows for each head: ranges of heads and of nodes, and
+    the first head's table.
+
+    Heads with many edges are split into ranges of nodes, the second and further of which add to
+    tables of their own, numbered from ``heads`` on; the list of these tables' heads comes second.
+    """
+    edges = int(ptr[-1])
+    groups = edges // MIN_WORK
+    if groups < heads:
+        bounds = [heads * i // max(groups, 1) for i in range(max(groups, 1) + 1)]
+        nodes = (ptr.numel() - 1) // heads
+        return [(first, last, 0, nodes, first) for first, last in pairwise(bounds)], []
+    tasks: list[tuple[int, int, int, int, int]] = []
+    owners: list[int] = []
+    wanted = max(MIN_PARTS, torch.get_num_threads())
+    for head, count in enumerate(ptr.diff().view(-1, heads).sum(0).tolist()):
+        most = min(count // MIN_WORK, count // (MIN_EDGES_PER_ROW * rows))
+        parts = max(1, min(math.ceil(wanted * count / edges - 0.25), most))
+        for part, (start, stop) in enumerate(split_nodes(ptr, heads, parts)):
+            tasks.append((head, head + 1, start, stop, heads + len(owners) if part else head))
+            owners += [head] if part else []
+    return tasks, owners

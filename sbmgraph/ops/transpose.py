@@ -9,7 +9,7 @@ from sbmgraph.ops.fused import is_available
 
 
 def transpose(
-    rowptr: Tensor, col: Tensor, heads: int, num_keys: int, with_perm: bool = True
+    rowptr: Tensor, col: Tensor, heads: int, num_keys: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Groups the edges of a CSR by key vertex.
 
@@ -18,13 +18,12 @@ def transpose(
         col: Key node of every edge, int32 of shape :obj:`[E]`.
         heads: The number of heads.
         num_keys: The number of key nodes.
-        with_perm: Whether ``perm`` is needed; if not it may come out empty.
 
     Returns:
         ``(colptr, row, perm)`` of :class:`~sbmgraph.graph.CSC`.
     """
     if is_available(col.device.type):
-        return torch.ops.sbmgraph.transpose(rowptr, col, heads, num_keys, with_perm)
+        return torch.ops.sbmgraph.transpose(rowptr, col, heads, num_keys)
     vertices = torch.arange(rowptr.numel() - 1, device=col.device)
     row = torch.repeat_interleave(vertices, rowptr.diff(), output_size=col.numel())
     column = col.long() * heads + row % heads

@@ -15,7 +15,7 @@ import torch
 from sbmgraph import SampledGraph
 from sbmgraph._jit import jit
 from sbmgraph.ops import cpu, edge_attention, fused
-from sbmgraph.ops.threads import split_heads
+from sbmgraph.ops.threads import split_heads, split_tables
 from tests.ops import checks
 
 
@@ -58,22 +58,27 @@ def test_densities(density: float) -> None:
     checks.check_results(problem, "cpu", "fused", torch.float32)
 
 
-def test_many_chunks_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work is split as for a large problem; results are the same bit for bit."""
-    problem = checks.random_problem(90, 80, 2, 16, 16, 8)
-    whole = problem.results("cpu", "fused", torch.float32)
+@pytest.mark.parametrize("density", [0.1, 0.9])
+def test_many_chunks_and_threads(monkeypatch: pytest.MonkeyPatch, density: float) -> None:
+    """Work is split as for a large problem, edges of several heads, ranges of nodes and keys after
+    one another: the results are those of the reference, the same bit for bit on any threads."""
+    problem = checks.random_problem(90, 40, 2, 16, 16, 8, density=density)
     monkeypatch.setattr("sbmgraph.ops.threads.MIN_WORK", 10)
-    problem.graph._csc = None
+    monkeypatch.setattr(cpu, "EDGES_AT_ONCE", 1)
+    monkeypatch.setattr(cpu, "CACHED_BYTES", 1)
+    assert bool(split_tables(problem.graph.rowptr, 2, 40)[1]) == (density > 0.5)
+    checks.check_results(problem, "cpu", "fused", torch.float32)
+    results = []
     threads = torch.get_num_threads()
     try:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
-            problem.graph._csc = None
-            split = problem.results("cpu", "fused", torch.float32)
-            for name, expected in whole.items():
-                assert torch.equal(split[name], expected), name
+            results.append(problem.results("cpu", "fused", torch.float32))
     finally:
         torch.set_num_threads(threads)
+    for split in results[1:]:
+        for name, expected in results[0].items():
+            assert torch.equal(split[name], expected), name
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
@@ -233,7 +238,15 @@ def test_work_is_split_without_gap_or_overlap(
     ends = torch.randint(edges + 1, (nodes * heads,), generator=generator).sort().values
     ptr = torch.cat([torch.zeros(1, dtype=torch.int64), ends])
     ptr[-1] = edges
-    done = torch.zeros(heads, nodes, dtype=torch.int64)
-    for first, last, start, stop in split_heads(ptr, heads):
-        done[first:last, start:stop] += 1
-    assert bool((done == 1).all())
+    tasks, owners = split_tables(ptr, heads, 100)
+    for ranges in (split_heads(ptr, heads), [task[:4] for task in tasks]):
+        done = torch.zeros(heads, nodes, dtype=torch.int64)
+        for first, last, start, stop in ranges:
+            done[first:last, start:stop] += 1
+        assert bool((done == 1).all())
+    tables = [
+        table + head - first for first, last, *_, table in tasks for head in range(first, last)
+    ]
+    assert sorted(tables) == list(range(heads + len(owners)))
+    for first, *_, table in tasks:
+        assert table == first or owners[table - heads] == first
