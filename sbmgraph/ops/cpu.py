@@ -1,9 +1,10 @@
 """Edge attention, edge probabilities and the transpose as compiled CPU kernels.
 
 Every function works on vertices: rows of ``[n * H, channels]`` numbered ``node * H + head``. What
-is gathered lies head by head (``[H * m, channels]``), because one head's rows then fit the cache;
-no tensor of shape ``[edges, channels]`` exists. Half precisions are computed in float32, from
-inputs cast while they are laid out.
+is gathered, or added to, lies head by head (``[H * m, channels]``), because one head's rows then
+fit the cache; no tensor of shape ``[edges, channels]`` exists. The backward pass walks the CSR once
+and adds up the gradients of keys as their edges pass, each thread in tables of its own. Half
+precisions are computed in float32, from inputs cast while they are laid out.
 """
 
 from __future__ import annotations
