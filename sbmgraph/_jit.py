@@ -271,12 +271,6 @@ def _accumulator(vectors: int) -> Any:
     return accumulate
 
 
-_sum_8: Any = _accumulator(VECTORS)
-_sum_4: Any = _accumulator(4)
-_sum_2: Any = _accumulator(2)
-_sum_1: Any = _accumulator(1)
-
-
 def _scatterer(vectors: int) -> Any:
     """An intrinsic that adds ``vectors * LANES`` columns of one row to many rows."""
 
@@ -318,54 +312,42 @@ def _scatterer(vectors: int) -> Any:
     return scatter
 
 
-_scatter_8: Any = _scatterer(VECTORS)
-_scatter_4: Any = _scatterer(4)
-_scatter_2: Any = _scatterer(2)
-_scatter_1: Any = _scatterer(1)
-
-
 dot: Any = _dot
 dots: Any = _dots
 
 
-@inline
-def add_rows(out, i, weight, first, b, base, index, low, high, start, width):
-    """``out[i, :width] += sum of weight[first + e - low] * b[base + index[e], start : start +
-    width]`` over the edges ``low <= e < high``; ``width`` must be a multiple of :data:`LANES`."""
-    if low >= high:
-        return
-    c = 0
-    while c + VECTORS * LANES <= width:
-        _sum_8(out, i, c, weight, first, b, base, index, low, high, start + c)
-        c += VECTORS * LANES
-    if c + 4 * LANES <= width:
-        _sum_4(out, i, c, weight, first, b, base, index, low, high, start + c)
-        c += 4 * LANES
-    if c + 2 * LANES <= width:
-        _sum_2(out, i, c, weight, first, b, base, index, low, high, start + c)
-        c += 2 * LANES
-    if c < width:
-        _sum_1(out, i, c, weight, first, b, base, index, low, high, start + c)
+def _by_columns(make: Callable[[int], Any]) -> Any:
+    """A function over any multiple of :data:`LANES` columns, from intrinsics over fixed numbers."""
+    eight, four, two, one = (make(vectors) for vectors in (VECTORS, 4, 2, 1))
+
+    @inline
+    def apply(single, i, weight, first, many, base, index, low, high, start, width):
+        if low >= high:
+            return
+        c = 0
+        while c + VECTORS * LANES <= width:
+            eight(single, i, c, weight, first, many, base, index, low, high, start + c)
+            c += VECTORS * LANES
+        if c + 4 * LANES <= width:
+            four(single, i, c, weight, first, many, base, index, low, high, start + c)
+            c += 4 * LANES
+        if c + 2 * LANES <= width:
+            two(single, i, c, weight, first, many, base, index, low, high, start + c)
+            c += 2 * LANES
+        if c < width:
+            one(single, i, c, weight, first, many, base, index, low, high, start + c)
+
+    return apply
 
 
-@inline
-def scatter_row(a, i, weight, first, out, base, index, low, high, start, width):
-    """``out[base + index[e], start : start + width] += weight[first + e - low] * a[i, :width]``
-    over the edges ``low <= e < high``; ``width`` must be a multiple of :data:`LANES`."""
-    if low >= high:
-        return
-    c = 0
-    while c + VECTORS * LANES <= width:
-        _scatter_8(a, i, c, weight, first, out, base, index, low, high, start + c)
-        c += VECTORS * LANES
-    if c + 4 * LANES <= width:
-        _scatter_4(a, i, c, weight, first, out, base, index, low, high, start + c)
-        c += 4 * LANES
-    if c + 2 * LANES <= width:
-        _scatter_2(a, i, c, weight, first, out, base, index, low, high, start + c)
-        c += 2 * LANES
-    if c < width:
-        _scatter_1(a, i, c, weight, first, out, base, index, low, high, start + c)
+add_rows = _by_columns(_accumulator)
+"""``add_rows(out, i, weight, first, b, base, index, low, high, start, width)``: ``out[i, :width] +=
+sum of weight[first + e - low] * b[base + index[e], start : start + width]`` over the edges ``low <=
+e < high``; ``width`` must be a multiple of :data:`LANES`."""
+
+scatter_row = _by_columns(_scatterer)
+"""``scatter_row(a, i, weight, first, out, base, index, low, high, start, width)``: ``out[base +
+index[e], start : start + width] += weight[first + e - low] * a[i, :width]`` over the same edges."""
 
 
 # Functions ########################################################################################
