@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from jsonargparse import auto_cli
 
-from sbmgraph import SBM, Run, SampledGraph, analysis, viz
+from sbmgraph import SBM, LayerSample, SampledGraph, analysis, viz
 
 TOKENS, CLUSTERS = 16_384, 128
 
@@ -61,7 +61,7 @@ def statistics(sbm: SBM, graph: SampledGraph) -> dict[str, Callable[[], Any]]:
 def pictures(sbm: SBM, graph: SampledGraph) -> dict[str, Callable[[], Any]]:
     """Every picture, ready to be drawn."""
     words = ["x"] * TOKENS
-    runs = [Run(f"layer{i}", torch.nn.Identity(), sbm, graph, 0.0) for i in range(2)]
+    runs = [LayerSample(f"layer{i}", torch.nn.Identity(), sbm, graph, 0.0) for i in range(2)]
     return {
         "plot_sampled": lambda: viz.plot_sampled(graph, sbm),
         "plot_expected_and_sampled": lambda: viz.plot_expected_and_sampled(sbm, graph),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from sbmgraph._validate import check_batch, check_positive_int, check_tensor, describe
+from sbmgraph.checks import check_batch, check_positive_int, check_tensor, describe
 
 if TYPE_CHECKING:
     import networkx as nx

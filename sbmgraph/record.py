@@ -14,7 +14,7 @@ from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
 
 
-class Run(NamedTuple):
+class LayerSample(NamedTuple):
     """One sampled graph of one layer.
 
     Attributes:
@@ -32,33 +32,33 @@ class Run(NamedTuple):
     exploration: float
 
 
-class Recorder(Sequence[Run]):
+class Recorder(Sequence[LayerSample]):
     """The runs of a recorded model, in the order of the calls."""
 
     def __init__(self, names: dict[nn.Module, str]) -> None:
         self._names = names
-        self._runs: list[Run] = []
+        self._runs: list[LayerSample] = []
 
     @overload
-    def __getitem__(self, index: int) -> Run: ...
+    def __getitem__(self, index: int) -> LayerSample: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Run]: ...
-    def __getitem__(self, index: int | slice) -> Run | list[Run]:
+    def __getitem__(self, index: slice) -> list[LayerSample]: ...
+    def __getitem__(self, index: int | slice) -> LayerSample | list[LayerSample]:
         return self._runs[index]
 
     def __len__(self) -> int:
         return len(self._runs)
 
-    def __iter__(self) -> Iterator[Run]:
+    def __iter__(self) -> Iterator[LayerSample]:
         return iter(self._runs)
 
     def clear(self) -> None:
         """Forgets all runs so far."""
         self._runs.clear()
 
-    def by_layer(self) -> dict[str, list[Run]]:
+    def by_layer(self) -> dict[str, list[LayerSample]]:
         """The runs of each layer, by its name."""
-        layers: dict[str, list[Run]] = {}
+        layers: dict[str, list[LayerSample]] = {}
         for run in self._runs:
             layers.setdefault(run.name, []).append(run)
         return layers
@@ -101,7 +101,7 @@ def record(model: nn.Module) -> Generator[Recorder, None, None]:
         model: A module that holds SBM layers.
 
     Yields:
-        Recorder: A sequence of :class:`Run`, filled while the block is active.
+        Recorder: A sequence of :class:`LayerSample`, filled while the block is active.
 
     Raises:
         ValueError: If ``model`` is not a module.
@@ -121,4 +121,4 @@ def emit(layer: nn.Module, sbm: SBM, graph: SampledGraph, exploration: float) ->
     for recorder in _active.get():
         name = recorder._names.get(layer)
         if name is not None:
-            recorder._runs.append(Run(name, layer, sbm, graph, exploration))
+            recorder._runs.append(LayerSample(name, layer, sbm, graph, exploration))

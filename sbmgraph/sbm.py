@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sbmgraph._validate import check_batch, check_floating, check_same, check_tensor, describe
+from sbmgraph.checks import check_batch, check_floating, check_same, check_tensor, describe
 from sbmgraph.graph import (
     MAX_NODES,
     SampledGraph,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from sbmgraph._validate import check_choice, check_range
+from sbmgraph.checks import check_choice, check_range
 from sbmgraph.analysis._kernels import edge_dot
 from sbmgraph.analysis.select import (
     Factors,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from sbmgraph._validate import check_choice, check_positive_int, check_range, describe
+from sbmgraph.checks import check_choice, check_positive_int, check_range, describe
 from sbmgraph.analysis.blocks import dead_blocks, effective_blocks, membership_entropy
 from sbmgraph.analysis.select import check_sbm, factors, to_numpy
 from sbmgraph.analysis.statistics import graph_statistics
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KEYS = ("layer", "sample", "head", "graph")
 
 
-class Run(Protocol):
+class LayerSample(Protocol):
     """What the analysis reads of a recorded layer call; see :func:`sbmgraph.record`."""
 
     @property
@@ -43,7 +43,7 @@ class Run(Protocol):
         """The probability added to every edge."""
 
 
-def density_table(runs: Iterable[Run]) -> pd.DataFrame:
+def density_table(runs: Iterable[LayerSample]) -> pd.DataFrame:
     """Density by layer, sample, head and graph, expected beside sampled.
 
     Columns: ``layer``; ``sample`` (0, 1, … over the layer's calls); ``head``; ``graph``;
@@ -52,7 +52,7 @@ def density_table(runs: Iterable[Run]) -> pd.DataFrame:
     (under the Poisson law merged duplicates bring it below); ``sampled``; ``exploration``.
 
     Args:
-        runs (iterable of Run): What :func:`sbmgraph.record` recorded.
+        runs (iterable of LayerSample): What :func:`sbmgraph.record` recorded.
 
     Raises:
         ValueError: If ``runs`` holds something else, or nothing.
@@ -85,7 +85,7 @@ def density_table(runs: Iterable[Run]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def membership_table(runs: Iterable[Run], threshold: float = 0.01) -> pd.DataFrame:
+def membership_table(runs: Iterable[LayerSample], threshold: float = 0.01) -> pd.DataFrame:
     """How a head uses its blocks, by layer, sample, head and graph.
 
     Columns: ``layer``, ``sample``, ``head``, ``graph``, ``num_clusters``, ``effective_blocks`` (see
@@ -93,7 +93,7 @@ def membership_table(runs: Iterable[Run], threshold: float = 0.01) -> pd.DataFra
     (mean over the tokens, nats).
 
     Args:
-        runs (iterable of Run): What :func:`sbmgraph.record` recorded.
+        runs (iterable of LayerSample): What :func:`sbmgraph.record` recorded.
         threshold (float, optional): See :func:`dead_blocks`. (default: :obj:`0.01`)
 
     Raises:
@@ -252,7 +252,7 @@ def density_std(sbm: SBM, exploration: float = 0.0) -> np.ndarray:
     return out
 
 
-def check_runs(runs: Iterable[Run]) -> list[Run]:
+def check_runs(runs: Iterable[LayerSample]) -> list[LayerSample]:
     """``runs`` must hold recorded layer calls, at least one."""
     runs = list(runs)
     for run in runs:

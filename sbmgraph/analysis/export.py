@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph._validate import check_choice
+from sbmgraph.checks import check_choice
 from sbmgraph.analysis.blocks import assign_blocks, edge_probabilities
 from sbmgraph.analysis.select import biadjacency_matrix, check_pair, check_sampled, factors
 from sbmgraph.graph import SampledGraph

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from sbmgraph._validate import check_positive_int, check_range
+from sbmgraph.checks import check_positive_int, check_range
 from sbmgraph.analysis.select import biadjacency_matrix, factors
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sbmgraph._validate import check_positive_int
+from sbmgraph.checks import check_positive_int
 from sbmgraph.analysis._kernels import count_bits, spread_bits
 from sbmgraph.analysis.select import biadjacency_matrix, check_square
 from sbmgraph.graph import SampledGraph
@@ -16,14 +16,14 @@ from sbmgraph.graph import SampledGraph
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-    from sbmgraph.analysis.density import Run
+    from sbmgraph.analysis.density import LayerSample
 
 CHUNK = 4096
 """Sources whose spread is followed at a time, as bits: n · 512 bytes of memory."""
 
 
 def reach(
-    layers: Sequence[SampledGraph | Run],
+    layers: Sequence[SampledGraph | LayerSample],
     head: int | None = None,
     graph: int = 0,
     num_layers: int | None = None,
@@ -36,7 +36,7 @@ def reach(
     tokens within that many steps of shortest paths.
 
     Args:
-        layers (sequence of SampledGraph or Run): One sampled graph of self-attention for each
+        layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for each
             layer, first layer first.
         head (int, optional): The head; :obj:`None` is the union of all heads, which a layer with
             an output projection sees. (default: :obj:`None`)
@@ -99,7 +99,7 @@ class Universality(NamedTuple):
 
 
 def check_universality(
-    layers: Sequence[SampledGraph | Run],
+    layers: Sequence[SampledGraph | LayerSample],
     head: int | None = None,
     graph: int = 0,
     order: Sequence[int] | None = None,
@@ -128,7 +128,7 @@ def check_universality(
     probability, one that fails them refutes nothing.
 
     Args:
-        layers (sequence of SampledGraph or Run): One sampled graph of self-attention for each
+        layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for each
             layer, first layer first.
         head (int, optional): The head; :obj:`None` is the union of all heads. (default:
             :obj:`None`)
@@ -206,7 +206,7 @@ def _layers_to_all(matrices: list[csr_array], max_layers: int) -> int | None:
 
 
 def _matrices(
-    layers: Sequence[SampledGraph | Run], head: int | None, graph: int
+    layers: Sequence[SampledGraph | LayerSample], head: int | None, graph: int
 ) -> list[csr_array]:
     matrices = [
         biadjacency_matrix(getattr(item, "graph", item), head, graph)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph._validate import describe
+from sbmgraph.checks import describe
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
 

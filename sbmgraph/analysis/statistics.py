@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from sbmgraph._validate import check_choice
+from sbmgraph.checks import check_choice
 from sbmgraph.analysis.blocks import SIDES, assign_blocks, assortativity, mixing_matrix
 from sbmgraph.analysis.select import (
     biadjacency_matrix,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sbmgraph._validate import check_positive_int, describe
+from sbmgraph.checks import check_positive_int, describe
 from sbmgraph.nn.conv import SBMConv
 
 

@@ -11,7 +11,7 @@ from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import zeros
 from torch_geometric.typing import Adj, OptPairTensor, PairTensor
 
-from sbmgraph._validate import (
+from sbmgraph.checks import (
     check_batch,
     check_choice,
     check_floating,

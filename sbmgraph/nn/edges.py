@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse, to_edge_index
 
-from sbmgraph._validate import check_floating, describe
+from sbmgraph.checks import check_floating, describe
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sbmgraph._validate import check_positive_int, describe
+from sbmgraph.checks import check_positive_int, describe
 from sbmgraph.graph import SampledGraph
 from sbmgraph.nn.conv import SBMConv
 

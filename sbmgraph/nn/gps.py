@@ -13,7 +13,7 @@ from torch_geometric.nn.inits import reset
 from torch_geometric.nn.resolver import activation_resolver, normalization_resolver
 from torch_geometric.typing import Adj
 
-from sbmgraph._validate import check_positive_int, check_range
+from sbmgraph.checks import check_positive_int, check_range
 from sbmgraph.nn.attention import SBMAttention
 
 ATTN_TYPES = ("sbm", "multihead")

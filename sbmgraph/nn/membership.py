@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sbmgraph._validate import check_positive_int, check_range
+from sbmgraph.checks import check_positive_int, check_range
 from sbmgraph.sbm import SBM
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from sbmgraph._validate import check_choice, check_positive_int
+from sbmgraph.checks import check_choice, check_positive_int
 from sbmgraph.nn.attention import SBMAttention
 from sbmgraph.nn.baselines import (
     EntmaxAttention,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sbmgraph._validate import (
+from sbmgraph.checks import (
     check_choice,
     check_floating,
     check_range,

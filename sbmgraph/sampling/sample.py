@@ -11,7 +11,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from sbmgraph._validate import check_choice, check_range
+from sbmgraph.checks import check_choice, check_range
 from sbmgraph.graph import SampledGraph, num_pairs
 from sbmgraph.ops.fused import is_available
 from sbmgraph.sampling import reference

@@ -16,7 +16,7 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
-from sbmgraph._validate import check_positive_int
+from sbmgraph.checks import check_positive_int
 from sbmgraph.data import (
     BucketBatchSampler,
     ResumableDataLoader,

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
-from sbmgraph._validate import check_choice, check_positive_int, check_range
+from sbmgraph.checks import check_choice, check_positive_int, check_range
 from sbmgraph.data import SequenceBatch
 from sbmgraph.nn.membership import split_membership
 from sbmgraph.nn.models import MODELS, build_model

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from sbmgraph.data import collate
-from sbmgraph.record import Run, record
+from sbmgraph.record import LayerSample, record
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.module import SequenceClassifier
 from sbmgraph.training.run import write_atomically
@@ -61,7 +61,7 @@ def draw_graph(model: SequenceClassifier, data: SequenceDataModule, folder: Path
     _save(figure, folder / "graph.png")
 
 
-def _clearest(runs: list[Run]) -> tuple[Run, int]:
+def _clearest(runs: list[LayerSample]) -> tuple[LayerSample, int]:
     heads = [(run, head) for run in runs for head in range(run.graph.heads)]
     return min(heads, key=lambda item: abs(float(item[0].graph.density()[0, item[1]]) - 0.25))
 

@@ -39,37 +39,13 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from sbmgraph.files import write_atomically
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.density import baseline_densities
 from sbmgraph.training.module import SequenceClassifier
 from sbmgraph.version import __version__
 
 BEST, LAST = "best.ckpt", "last.ckpt"
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all.
-
-    Raises:
-        ValueError: If the folder cannot be written or the disk is full.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    # A fixed name: what a killed run leaves is overwritten when it goes on.
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise ValueError(
-            f"{path.parent}: expected a folder with room for {path.name}, but could not write to "
-            f"it ({error.strerror or error})"
-        ) from error
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from sbmgraph._validate import check_range
+from sbmgraph.checks import check_range
 from sbmgraph.analysis import (
     BinnedMatrix,
     BlockOrder,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbmgraph._validate import check_choice, check_positive_int
+from sbmgraph.checks import check_choice, check_positive_int
 from sbmgraph.analysis import block_order, block_share, memberships
 from sbmgraph.analysis.blocks import SIDES
 from sbmgraph.analysis.matrix import bin_edges, bin_matrix, bin_means

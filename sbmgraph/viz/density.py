@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sbmgraph._validate import check_choice, check_positive_int
+from sbmgraph.checks import check_choice, check_positive_int
 from sbmgraph.analysis import degrees, expected_degrees
 from sbmgraph.analysis.matrix import bin_edges, bin_means
 from sbmgraph.analysis.select import check_pair

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sbmgraph._validate import check_positive_int
-from sbmgraph.analysis.density import Run, check_runs
+from sbmgraph.checks import check_positive_int
+from sbmgraph.analysis.density import LayerSample, check_runs
 from sbmgraph.viz.adjacency import plot_sampled
 from sbmgraph.viz.style import blank, new_grid, set_title
 
@@ -19,7 +19,7 @@ Plot = Callable[..., object]
 
 
 def plot_grid(
-    runs: Iterable[Run],
+    runs: Iterable[LayerSample],
     plot: Plot | None = None,
     graph: int = 0,
     max_layers: int = 8,
@@ -31,7 +31,7 @@ def plot_grid(
     samples the first.
 
     Args:
-        runs (iterable of Run): What :func:`sbmgraph.record` recorded.
+        runs (iterable of LayerSample): What :func:`sbmgraph.record` recorded.
         plot (callable, optional): Called as ``plot(run, head, graph, ax)``.
             (default: the sampled matrix sorted by block)
         graph (int, optional): The graph of the batch. (default: :obj:`0`)
@@ -48,7 +48,7 @@ def plot_grid(
     """
     check_positive_int("max_layers", max_layers)
     check_positive_int("max_heads", max_heads)
-    first: dict[str, Run] = {}
+    first: dict[str, LayerSample] = {}
     for run in check_runs(runs):
         first.setdefault(run.name, run)
     layers = list(first.values())
@@ -68,7 +68,7 @@ def plot_grid(
     return axes
 
 
-def _plot_cell(plot: Plot, run: Run, head: int, graph: int, ax: Axes, last: bool) -> None:
+def _plot_cell(plot: Plot, run: LayerSample, head: int, graph: int, ax: Axes, last: bool) -> None:
     if head >= run.sbm.heads:
         blank(ax, "", "no such head")
         return
@@ -79,7 +79,7 @@ def _plot_cell(plot: Plot, run: Run, head: int, graph: int, ax: Axes, last: bool
         ax.set_xlabel("")
 
 
-def _plot_sampled_cell(run: Run, head: int, graph: int, ax: Axes) -> None:
+def _plot_sampled_cell(run: LayerSample, head: int, graph: int, ax: Axes) -> None:
     plot_sampled(run.graph, run.sbm, head, graph, max_size=160, colorbar=False, ax=ax)
     title = ax.get_title(loc="left").replace("sampled, ", "").replace("cells: ", "")
     set_title(ax, title, pad=15)

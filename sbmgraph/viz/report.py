@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sbmgraph._validate import check_positive_int
+from sbmgraph.checks import check_positive_int
 from sbmgraph.analysis import (
     BlockOrder,
     biadjacency_matrix,
@@ -48,7 +48,7 @@ from sbmgraph.analysis.matrix import bin_edges, bin_means
 from sbmgraph.graph import SampledGraph
 from sbmgraph.nn.conv import EdgeAttention
 from sbmgraph.ops import edge_attention
-from sbmgraph.record import Run, record
+from sbmgraph.record import LayerSample, record
 from sbmgraph.viz.style import block_color
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def report_html(
 
 def _run(
     model: nn.Module, item: ReportInput, number: int, seed: int
-) -> tuple[Tensor, list[tuple[Run, Tensor | None]]]:
+) -> tuple[Tensor, list[tuple[LayerSample, Tensor | None]]]:
     """Scores of one item, and every recorded run with the attention weights of its edges."""
     if not item.documents or any(tokens.numel() == 0 for tokens in item.documents):
         raise ValueError(f"'inputs' must hold tokens, got none in input {number}")
@@ -266,7 +266,7 @@ def _attended(model: nn.Module) -> Generator[dict[SampledGraph, tuple[Tensor, Te
 
 
 def _attention_weights(
-    run: Run, received: Mapping[SampledGraph, tuple[Tensor, Tensor]]
+    run: LayerSample, received: Mapping[SampledGraph, tuple[Tensor, Tensor]]
 ) -> Tensor | None:
     """The attention weight of every edge of a recorded run; none where the layer attended over
     more than its sampled graph."""
@@ -327,11 +327,11 @@ def _item(
 # Views ###########################################################################################
 
 
-def head_view(run: Run, head: int, graph: int = 0, weights: Tensor | None = None) -> View:
+def head_view(run: LayerSample, head: int, graph: int = 0, weights: Tensor | None = None) -> View:
     """Everything the page shows of one head on one graph, but for its sampled adjacency.
 
     Args:
-        run (Run): A recorded layer call.
+        run (LayerSample): A recorded layer call.
         head (int): The head.
         graph (int, optional): The graph of the batch. (default: :obj:`0`)
         weights (Tensor, optional): Attention weight of every edge, of shape :obj:`[E]`; ranks the
@@ -467,7 +467,7 @@ def _largest_entries(matrix: csr_array, kept: int) -> tuple[np.ndarray, np.ndarr
     return np.take_along_axis(column, where.numpy(), axis=1), top.clamp(min=0).numpy()
 
 
-def _sample_cells(run: Run, head: int, graph: int) -> Callable[[int], View]:
+def _sample_cells(run: LayerSample, head: int, graph: int) -> Callable[[int], View]:
     """The sorted sampled adjacency at any resolution: exact bits, or counts in bins."""
     order = block_order(run.sbm, head, graph, by="edges")
 

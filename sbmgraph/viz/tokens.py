@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from sbmgraph._validate import check_positive_int
+from sbmgraph.checks import check_positive_int
 from sbmgraph.analysis import biadjacency_matrix, neighbour_weights
 from sbmgraph.graph import SampledGraph
 from sbmgraph.viz.style import INK, SAMPLED_COLOR, blank, new_axes, percent, set_title

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sbmgraph import SBM, sample
-from sbmgraph.record import Run
+from sbmgraph.record import LayerSample
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def bipartite() -> SBM:
 
 
 @pytest.fixture
-def runs(batched: SBM) -> list[Run]:
+def runs(batched: SBM) -> list[LayerSample]:
     """Two layers, two samples each, as ``record`` would give them."""
     generator = torch.Generator().manual_seed(3)
     layer = torch.nn.Identity()
     return [
-        Run(name, layer, batched, sample(batched, exploration=0.1, generator=generator), 0.1)
+        LayerSample(name, layer, batched, sample(batched, exploration=0.1, generator=generator), 0.1)
         for name in ("layers.0", "layers.0", "layers.1", "layers.1")
     ]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sbmgraph.record import Run
+from sbmgraph.record import LayerSample
 from tests.planted import planted_graph, planted_sbm
 
 
@@ -22,7 +22,7 @@ def runs():
     out = []
     for name, seed in (("blocks.0", 0), ("blocks.1", 1), ("blocks.1", 2)):
         sbm, _ = planted_sbm(seed=min(seed, 1))
-        out.append(Run(name, layer, sbm, planted_graph(sbm, seed), 0.0))
+        out.append(LayerSample(name, layer, sbm, planted_graph(sbm, seed), 0.0))
     return out
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sbmgraph._validate import check_range
+from sbmgraph.checks import check_range
 from sbmgraph.nn.baselines.multi_head import InnerAttention
 from sbmgraph.nn.baselines.ragged import padding_unit, run_padded
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sbmgraph._validate import (
+from sbmgraph.checks import (
     check_batch,
     check_floating,
     check_positive_int,

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from sbmgraph._validate import check_positive_int, check_range
+from sbmgraph.checks import check_positive_int, check_range
 from sbmgraph.graph import SampledGraph
 from sbmgraph.nn.baselines.multi_head import InnerAttention
 from sbmgraph.nn.baselines.ragged import sequence_lengths

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sbmgraph._validate import check_positive_int
+from sbmgraph.checks import check_positive_int
 from sbmgraph.nn.baselines.multi_head import InnerAttention, import_package
 from sbmgraph.nn.baselines.ragged import padding_unit, run_padded
 
