@@ -18,17 +18,28 @@ def describe(value: Any) -> str:
 
 
 def check_tensor(name: str, value: Any, dim: int, shape: str) -> None:
-    """``value`` must be a tensor with ``dim`` dimensions; ``shape`` spells them out."""
+    """``value`` must be a dense tensor with ``dim`` dimensions; ``shape`` spells them out."""
     if not isinstance(value, Tensor):
         raise ValueError(f"'{name}' must be a tensor of shape {shape}, got {describe(value)}")
+    if value.layout != torch.strided:
+        raise ValueError(
+            f"'{name}' must be a dense tensor of shape {shape}, got {describe(value)} with layout "
+            f"{value.layout}"
+        )
     if value.dim() != dim:
         raise ValueError(f"'{name}' must have shape {shape}, got {describe(value)}")
 
 
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
 def check_floating(name: str, value: Tensor) -> None:
-    """``value`` must hold floating-point numbers."""
-    if not value.is_floating_point():
-        raise ValueError(f"'{name}' must be a floating-point tensor, got {describe(value)}")
+    """``value`` must hold floating-point numbers that torch computes with."""
+    if value.dtype not in FLOATING:
+        raise ValueError(
+            f"'{name}' must be a tensor of float16, bfloat16, float32 or float64, got "
+            f"{describe(value)}"
+        )
 
 
 def check_same(attribute: str, **tensors: Tensor | None) -> None:
@@ -91,5 +102,12 @@ def check_batch(name: str, batch: Any, size: int, device: torch.device) -> None:
             f"'{name}' must be sorted in ascending order (graphs contiguous), "
             "got a vector with a descent"
         )
-    if int(batch[0]) < 0:
-        raise ValueError(f"'{name}' must hold graph numbers >= 0, got {int(batch[0])}")
+    first, last = int(batch[0]), int(batch[-1])
+    if first < 0:
+        raise ValueError(f"'{name}' must hold graph numbers >= 0, got {first}")
+    limit = 2**20 + 16 * size
+    if last >= limit:
+        raise ValueError(
+            f"'{name}' must hold graph numbers below {limit} (every number up to the largest is a "
+            f"graph, if an empty one), got {last}"
+        )

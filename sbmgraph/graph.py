@@ -1,81 +1,55 @@
 """Sampled graphs: which keys every query of every head attends to.
 
-All heads of all graphs of a batch form one disjoint union. A *vertex* is a (node, head) pair,
-numbered ``node * heads + head``, so that ``x.view(num_nodes * heads, channels)`` lists the features
-of all vertices without a transpose. A :class:`SampledGraph` holds the union in CSR by query vertex.
+All heads of all graphs of a batch form one disjoint union of vertices, (node, head) pairs numbered
+``node * heads + head``. A :class:`SampledGraph` holds its edges in one of two layouts, as lists (CSR
+by query vertex) or as one bit a pair, and makes the other when someone asks.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sbmgraph.checks import check_batch, check_positive_int, check_tensor, describe
+from sbmgraph.checks import check_positive_int, check_tensor, describe
+from sbmgraph.kernels import bits as bitmaps
+from sbmgraph.kernels.bits import Bits
+from sbmgraph.kernels.csr import CSC, CSR, from_sorted
+from sbmgraph.kernels.transpose.operator import transpose
+from sbmgraph.nodes import MAX_NODES, Nodes, kept
 
-if TYPE_CHECKING:
-    import networkx as nx
-    from torch_geometric.data import HeteroData
-
-    from sbmgraph.sbm import SBM
-
-MAX_NODES = 2**31 - 1
-
-
-class CSC(NamedTuple):
-    """The transpose of a :class:`SampledGraph`: its edges grouped by key vertex.
-
-    Attributes:
-        colptr: Where the edges of each key vertex start, int64 of shape :obj:`[m * H + 1]`.
-        row: Query node of every edge, int32 of shape :obj:`[E]`, ascending for each key vertex.
-        perm: Position of every edge in the CSR order, int64 of shape :obj:`[E]`.
-    """
-
-    colptr: Tensor
-    row: Tensor
-    perm: Tensor
-
-
-def batch_to_ptr(
-    batch: Tensor | None, num_nodes: int, num_graphs: int, device: torch.device
-) -> Tensor:
-    """Node offsets of each graph, int64 of shape :obj:`[num_graphs + 1]`."""
-    if batch is None:
-        return torch.tensor([0, num_nodes], device=device)
-    boundaries = torch.arange(num_graphs + 1, device=device)
-    return torch.searchsorted(batch, boundaries)
-
-
-def count_graphs(*batches: Tensor | None) -> int:
-    """The number of graphs that sorted ``batches`` speak of; 1 where none is given."""
-    given = [batch for batch in batches if batch is not None]
-    if not given:
-        return 1
-    return max((int(batch[-1]) + 1 if batch.numel() else 0) for batch in given)
+LAYOUTS = ("csr", "bits")
 
 
 class SampledGraph:
-    r"""A bipartite graph from keys to queries for each attention head, in CSR by query vertex.
+    r"""A bipartite graph from keys to queries for each attention head.
 
     Direction follows PyG's ``source_to_target`` flow: row 0 of :attr:`edge_index` is the key
     (source), row 1 the query (target). Edges are sorted by (query, head, key) and are distinct.
 
-    This constructor trusts its arguments; :meth:`from_edge_index` checks them.
+    The edges are held as they come: as a list, 4 bytes an edge and 8 a vertex, or as one bit for each
+    pair of a query and a key of the same graph, which is the smaller above 1/32 = 3 % density. What
+    needs a list (:attr:`rowptr`, :attr:`col`, :attr:`edge_index`, …) makes and keeps it;
+    :attr:`num_edges`, :meth:`density` and :attr:`degree` of bits need none.
+
+    This constructor trusts its arguments; :meth:`from_edge_index` and :meth:`from_csr` make graphs
+    from edges.
 
     Args:
-        rowptr (Tensor): Where the edges of each query vertex start, int64 of shape
-            :obj:`[n * H + 1]`.
-        col (Tensor): Key node of every edge, int32 of shape :obj:`[E]`.
-        num_keys (int): The number :math:`m` of key nodes.
-        heads (int): The number :math:`H` of heads.
-        query_batch (Tensor, optional): Graph of each query node, int64 of shape :obj:`[n]`.
-        key_batch (Tensor, optional): Graph of each key node, int64 of shape :obj:`[m]`.
-        num_graphs (int, optional): The number of graphs in the batch; counted if not given.
+        nodes (Nodes): The nodes and heads.
+        edges (CSR or Bits): The edges.
     """
 
-    def __init__(
-        self,
+    def __init__(self, nodes: Nodes, edges: CSR | Bits) -> None:
+        self.nodes = nodes
+        self._csr = edges if isinstance(edges, CSR) else None
+        self._bits = edges if isinstance(edges, Bits) else None
+        self.layout = "bits" if self._csr is None else "csr"
+
+    @classmethod
+    def from_csr(
+        cls,
         rowptr: Tensor,
         col: Tensor,
         num_keys: int,
@@ -83,15 +57,25 @@ class SampledGraph:
         query_batch: Tensor | None = None,
         key_batch: Tensor | None = None,
         num_graphs: int | None = None,
-    ) -> None:
-        self.rowptr = rowptr
-        self.col = col
-        self.num_keys = num_keys
-        self.heads = heads
-        self.query_batch = query_batch
-        self.key_batch = key_batch
-        self.num_graphs = count_graphs(query_batch, key_batch) if num_graphs is None else num_graphs
-        self._csc: CSC | None = None
+    ) -> SampledGraph:
+        """A graph of edges in CSR by query vertex, ascending in key and distinct; unchecked.
+
+        Args:
+            rowptr (Tensor): Where the edges of each query vertex start, int64 of shape
+                :obj:`[n * H + 1]`.
+            col (Tensor): Key node of every edge, int32 of shape :obj:`[E]`.
+            num_keys (int): The number :math:`m` of key nodes.
+            heads (int): The number :math:`H` of heads.
+            query_batch (Tensor, optional): Graph of each query node, sorted int64 of shape
+                :obj:`[n]`.
+            key_batch (Tensor, optional): Graph of each key node, likewise of shape :obj:`[m]`.
+            num_graphs (int, optional): The number of graphs in the batch; counted if not given.
+        """
+        num_queries = (rowptr.numel() - 1) // heads
+        nodes = Nodes(
+            num_queries, num_keys, heads, query_batch, key_batch, num_graphs, col.device
+        )
+        return cls(nodes, CSR(rowptr, col, nodes.query_ptr, nodes.key_ptr, heads))
 
     @classmethod
     def from_edge_index(
@@ -129,18 +113,14 @@ class SampledGraph:
                 f"got {describe(edge_index)}"
             )
         key, query = edge_index.long()
-        num_keys = _num_nodes("num_keys", num_keys, key_batch, key)
-        num_queries = _num_nodes("num_queries", num_queries, query_batch, query)
-        if (query_batch is None) != (key_batch is None):
-            raise ValueError(
-                "'query_batch' and 'key_batch' must be given together, got one of them"
-            )
-        for name, batch, size in (
-            ("query_batch", query_batch, num_queries),
-            ("key_batch", key_batch, num_keys),
-        ):
-            if batch is not None:
-                check_batch(name, batch, size, edge_index.device)
+        nodes = Nodes.checked(
+            _num_nodes("num_queries", num_queries, query_batch, query),
+            _num_nodes("num_keys", num_keys, key_batch, key),
+            heads,
+            query_batch,
+            key_batch,
+            edge_index.device,
+        )
         if query_batch is not None and key_batch is not None:
             crossing = query_batch[query] != key_batch[key]
             if bool(crossing.any()):
@@ -150,9 +130,14 @@ class SampledGraph:
                     f"{int(key[edge])} -> query {int(query[edge])}"
                 )
         if head is None:
-            head = torch.arange(heads, device=key.device).repeat_interleave(key.numel())
+            numbers = torch.arange(heads, dtype=torch.int64, device=key.device)
+            head = numbers.repeat_interleave(key.numel())
             key, query = key.repeat(heads), query.repeat(heads)
-        elif not isinstance(head, Tensor) or head.shape != key.shape or head.is_floating_point():
+        elif (
+            not isinstance(head, Tensor)
+            or head.shape != key.shape
+            or head.dtype not in (torch.int64, torch.int32)
+        ):
             raise ValueError(
                 f"'head' must be an integer vector with one head for each of "
                 f"{key.numel()} edges, got {describe(head)}"
@@ -162,44 +147,118 @@ class SampledGraph:
                 f"'head' must lie in [0, {heads}), got values from {int(head.min())} "
                 f"to {int(head.max())}"
             )
-        edge = torch.unique((query * heads + head) * num_keys + key) if key.numel() else key
-        rowptr, col = _csr_from_sorted(edge, num_queries * heads, num_keys)
-        return cls(rowptr, col, num_keys, heads, query_batch, key_batch)
+        edge = torch.unique((query * heads + head) * nodes.num_keys + key) if key.numel() else key
+        rowptr, col = from_sorted(edge, nodes.num_vertices, nodes.num_keys)
+        return cls(nodes, CSR(rowptr, col, nodes.query_ptr, nodes.key_ptr, heads))
 
     # Sizes ########################################################################################
 
-    @property
+    @kept
     def num_edges(self) -> int:
         """The number of edges over all heads."""
-        return self.col.numel()
+        return int(self.degree.sum()) if self._csr is None else self._csr.col.numel()
 
     @property
     def num_queries(self) -> int:
         """The number of query nodes."""
-        return (self.rowptr.numel() - 1) // self.heads
+        return self.nodes.num_queries
 
     @property
-    def device(self) -> torch.device:
-        """Where the graph lies."""
-        return self.col.device
+    def num_keys(self) -> int:
+        """The number of key nodes."""
+        return self.nodes.num_keys
+
+    @property
+    def heads(self) -> int:
+        """The number of heads."""
+        return self.nodes.heads
+
+    @property
+    def num_graphs(self) -> int:
+        """The number of graphs in the batch."""
+        return self.nodes.num_graphs
+
+    @property
+    def query_batch(self) -> Tensor | None:
+        """Graph of each query node, int64 of shape :obj:`[n]`; :obj:`None` for one graph."""
+        return self.nodes.query_batch
+
+    @property
+    def key_batch(self) -> Tensor | None:
+        """Graph of each key node, likewise."""
+        return self.nodes.key_batch
 
     @property
     def query_ptr(self) -> Tensor:
         """Query node offsets of each graph, int64 of shape :obj:`[num_graphs + 1]`."""
-        return batch_to_ptr(self.query_batch, self.num_queries, self.num_graphs, self.device)
+        return self.nodes.query_ptr
 
     @property
     def key_ptr(self) -> Tensor:
         """Key node offsets of each graph, int64 of shape :obj:`[num_graphs + 1]`."""
-        return batch_to_ptr(self.key_batch, self.num_keys, self.num_graphs, self.device)
+        return self.nodes.key_ptr
+
+    @property
+    def device(self) -> torch.device:
+        """Where the graph lies."""
+        return self.nodes.device
+
+    @kept
+    def degree(self) -> Tensor:
+        """The number of edges of each query vertex, int64 of shape :obj:`[n * H]`."""
+        if self._csr is not None:
+            return self._csr.rowptr.diff()
+        return bitmaps.degrees(self._bits)
+
+    def density(self) -> Tensor:
+        """The fraction of possible edges that are present, float64 of shape
+        :obj:`[num_graphs, H]`; 0 for a graph without possible edges."""
+        edges = self.nodes.sum_queries(self.degree.view(-1, self.heads))
+        return edges / self.nodes.num_pairs.clamp(min=1).unsqueeze(1).double()
+
+    # Layouts ######################################################################################
+
+    @property
+    def csr(self) -> CSR:
+        """The edges as a list by query vertex; computed once and kept."""
+        if self._csr is None:
+            with torch.inference_mode(False), torch.no_grad():
+                rowptr, col = bitmaps.bits_to_csr(self._bits)
+            self._csr = CSR(rowptr, col, self.query_ptr, self.key_ptr, self.heads)
+        return self._csr
+
+    @property
+    def bits(self) -> Bits:
+        """The edges as one bit a pair; computed once and kept."""
+        if self._bits is None:
+            with torch.inference_mode(False), torch.no_grad():
+                self._bits = bitmaps.csr_to_bits(*self._csr)  # type: ignore[misc]
+        return self._bits
+
+    @kept
+    def _csc(self) -> CSC:
+        return CSC(*transpose(self.rowptr, self.col, self.heads, self.num_keys))
+
+    def csc(self) -> CSC:
+        """The edges grouped by key vertex; computed once and kept."""
+        return self._csc
 
     # Edges ########################################################################################
 
     @property
+    def rowptr(self) -> Tensor:
+        """Where the edges of each query vertex start, int64 of shape :obj:`[n * H + 1]`."""
+        return self.csr.rowptr
+
+    @property
+    def col(self) -> Tensor:
+        """Key node of every edge, int32 of shape :obj:`[E]`."""
+        return self.csr.col
+
+    @property
     def row(self) -> Tensor:
         """Query vertex of every edge, int64 of shape :obj:`[E]`."""
-        vertices = torch.arange(self.rowptr.numel() - 1, device=self.device)
-        return torch.repeat_interleave(vertices, self.rowptr.diff(), output_size=self.num_edges)
+        return self.csr.row
 
     @property
     def edge_index(self) -> Tensor:
@@ -215,23 +274,32 @@ class SampledGraph:
     def vertex_index(self) -> Tensor:
         """Key vertex (row 0) and query vertex (row 1) of every edge, int64 of shape :obj:`[2, E]`:
         the disjoint union of all heads and graphs as one ``edge_index``."""
-        row = self.row
-        return torch.stack([self.col.long() * self.heads + row % self.heads, row])
+        return self.csr.vertex_index
 
-    def csc(self) -> CSC:
-        """The edges grouped by key vertex; computed once and kept."""
-        if self._csc is None:
-            from sbmgraph.ops.transpose import transpose
+    def edges_of(self, head: int = 0, graph_index: int = 0) -> Tensor:
+        """The edges of one head on one graph, key (row 0) and query (row 1) numbered from 0 inside
+        the graph, int64 of shape :obj:`[2, E]`.
 
-            self._csc = CSC(*transpose(self.rowptr, self.col, self.heads, self.num_keys))
-        return self._csc
+        Raises:
+            ValueError: If the head or the graph does not exist.
+        """
+        self.check_place(head, graph_index)
+        first, last = self.query_ptr[graph_index : graph_index + 2].tolist()
+        start, stop = self.rowptr[[first * self.heads, last * self.heads]].tolist()
+        degree = self.rowptr[first * self.heads : last * self.heads + 1].diff()
+        vertex = torch.repeat_interleave(degree)
+        chosen = vertex % self.heads == head
+        key = self.col[start:stop][chosen].long() - self.key_ptr[graph_index]
+        return torch.stack([key, vertex[chosen] // self.heads])
 
-    def density(self) -> Tensor:
-        """The fraction of possible edges that are present, float64 of shape
-        :obj:`[num_graphs, H]`; 0 for a graph without possible edges."""
-        degree = self.rowptr.diff().view(-1, self.heads)
-        edges = sum_by_graph(degree, self.query_batch, self.num_graphs)
-        return edges / num_pairs(self.query_ptr, self.key_ptr).clamp(min=1).unsqueeze(1).double()
+    def check_place(self, head: Any, graph_index: Any) -> None:
+        """Raises a :class:`ValueError` if the head or the graph does not exist."""
+        for name, value, size in (
+            ("head", head, self.heads),
+            ("graph_index", graph_index, self.num_graphs),
+        ):
+            if not isinstance(value, int) or not 0 <= value < size:
+                raise ValueError(f"'{name}' must be an integer in [0, {size}), got {value!r}")
 
     def union(self, other: SampledGraph) -> tuple[SampledGraph, Tensor, Tensor]:
         """The graph with the edges of both, and where each came from.
@@ -246,140 +314,31 @@ class SampledGraph:
         Raises:
             ValueError: If the graphs differ in their numbers of queries, keys or heads.
         """
-        mine = (self.num_queries, self.num_keys, self.heads)
-        theirs = (other.num_queries, other.num_keys, other.heads)
-        if mine != theirs:
-            raise ValueError(
-                f"'other' must have (num_queries, num_keys, heads) = {mine}, got {theirs}"
-            )
+        self.nodes.check_same("other", other.nodes)
         ids = [graph.row * graph.num_keys + graph.col for graph in (self, other)]
         edge, inverse = torch.unique(torch.cat(ids), return_inverse=True)
-        rowptr, col = _csr_from_sorted(edge, self.rowptr.numel() - 1, self.num_keys)
         origins = []
         for part in inverse.split([self.num_edges, other.num_edges]):
             origin = torch.full_like(edge, -1)
-            origin[part] = torch.arange(part.numel(), device=edge.device)
+            origin[part] = torch.arange(part.numel(), dtype=torch.int64, device=edge.device)
             origins.append(origin)
-        merged = SampledGraph(
-            rowptr,
-            col,
-            self.num_keys,
-            self.heads,
-            self.query_batch,
-            self.key_batch,
-            self.num_graphs,
-        )
-        return merged, origins[0], origins[1]
-
-    # Conversion ###################################################################################
+        rowptr, col = from_sorted(edge, self.nodes.num_vertices, self.num_keys)
+        csr = CSR(rowptr, col, self.query_ptr, self.key_ptr, self.heads)
+        return SampledGraph(self.nodes, csr), origins[0], origins[1]
 
     def to(self, device: torch.device | str) -> SampledGraph:
-        """The same graph on ``device``."""
-        batches = [None if b is None else b.to(device) for b in (self.query_batch, self.key_batch)]
-        return SampledGraph(
-            self.rowptr.to(device),
-            self.col.to(device),
-            self.num_keys,
-            self.heads,
-            batches[0],
-            batches[1],
-            self.num_graphs,
-        )
-
-    def edges_of(self, head: int = 0, graph: int = 0) -> Tensor:
-        """The edges of one head on one graph, key (row 0) and query (row 1) numbered from 0 inside
-        the graph, int64 of shape :obj:`[2, E]`.
-
-        Raises:
-            ValueError: If the head or the graph does not exist.
-        """
-        for name, value, size in (("head", head, self.heads), ("graph", graph, self.num_graphs)):
-            if not isinstance(value, int) or not 0 <= value < size:
-                raise ValueError(f"'{name}' must be an integer in [0, {size}), got {value!r}")
-        first, last = self.query_ptr[graph : graph + 2].tolist()
-        start, stop = self.rowptr[[first * self.heads, last * self.heads]].tolist()
-        degree = self.rowptr[first * self.heads : last * self.heads + 1].diff()
-        vertex = torch.repeat_interleave(degree)
-        chosen = vertex % self.heads == head
-        key = self.col[start:stop][chosen].long() - self.key_ptr[graph]
-        return torch.stack([key, vertex[chosen] // self.heads])
-
-    def to_networkx(self, head: int = 0, graph: int = 0, sbm: SBM | None = None) -> nx.DiGraph:
-        """One head's graph on one input as a bipartite :class:`networkx.DiGraph`.
-
-        Nodes are ``("key", j)`` with ``bipartite=0`` and ``("query", i)`` with ``bipartite=1``,
-        edges run from key to query. With ``sbm``, every node's strongest block is its attribute
-        ``block`` and every edge's probability its attribute ``prob``.
-
-        Raises:
-            ValueError: If the head or the graph does not exist.
-        """
-        import networkx as nx
-
-        edges = self.edges_of(head, graph)
-        query_low, query_high = self.query_ptr[graph : graph + 2].tolist()
-        key_low, key_high = self.key_ptr[graph : graph + 2].tolist()
-        out = nx.DiGraph(head=head, graph=graph)
-        out.add_nodes_from((("key", j) for j in range(key_high - key_low)), bipartite=0)
-        out.add_nodes_from((("query", i) for i in range(query_high - query_low)), bipartite=1)
-        key, query = edges.tolist()
-        out.add_edges_from((("key", j), ("query", i)) for j, i in zip(key, query, strict=True))
-        if sbm is None:
-            return out
-        memberships = (
-            ("key", sbm.key_membership[key_low:key_high, head]),
-            ("query", sbm.query_membership[query_low:query_high, head]),
-        )
-        for kind, membership in memberships:
-            for node, block in enumerate(membership.argmax(dim=-1).tolist()):
-                out.nodes[kind, node]["block"] = block
-        rate = sbm.rate[query_low:query_high, head].detach()[edges[1]]
-        prob = (rate * sbm.key_membership[key_low:key_high, head].detach()[edges[0]]).sum(-1)
-        for j, i, p in zip(key, query, prob.clamp(max=1).tolist(), strict=True):
-            out.edges[("key", j), ("query", i)]["prob"] = p
-        return out
-
-    def to_hetero_data(self) -> HeteroData:
-        """The graph as :class:`~torch_geometric.data.HeteroData`: node types ``"key"`` and
-        ``"query"``, and for each head an edge type ``("key", "head_<h>", "query")``."""
-        from torch_geometric.data import HeteroData
-
-        data = HeteroData()
-        data["key"].num_nodes = self.num_keys
-        data["query"].num_nodes = self.num_queries
-        if self.key_batch is not None and self.query_batch is not None:
-            data["key"].batch = self.key_batch
-            data["query"].batch = self.query_batch
-        edge_index, head = self.edge_index, self.head
-        for h in range(self.heads):
-            data["key", f"head_{h}", "query"].edge_index = edge_index[:, head == h]
-        return data
+        """The same graph on ``device``, in the layout that it was made in."""
+        nodes = self.nodes.to(device)
+        edges = self._csr if self.layout == "csr" else self._bits
+        assert edges is not None
+        moved = [x.to(device) if isinstance(x, Tensor) else x for x in edges]
+        return SampledGraph(nodes, type(edges)(*moved))
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(num_edges={self.num_edges}, num_queries={self.num_queries}, "
             f"num_keys={self.num_keys}, heads={self.heads}, num_graphs={self.num_graphs})"
         )
-
-
-def num_pairs(query_ptr: Tensor, key_ptr: Tensor) -> Tensor:
-    """The number of possible edges of each graph, int64 of shape :obj:`[num_graphs]`."""
-    return query_ptr.diff() * key_ptr.diff()
-
-
-def sum_by_graph(value: Tensor, batch: Tensor | None, num_graphs: int) -> Tensor:
-    """Sums rows of ``value`` [n, ...] over the nodes of each graph → [num_graphs, ...]."""
-    if batch is None or num_graphs == 1:
-        return value.sum(dim=0, keepdim=True)
-    out = value.new_zeros(num_graphs, *value.shape[1:])
-    return out.index_add(0, batch, value)
-
-
-def _csr_from_sorted(edge: Tensor, num_rows: int, num_keys: int) -> tuple[Tensor, Tensor]:
-    """CSR of edges given as sorted numbers ``row * num_keys + key``."""
-    row = edge.div(max(num_keys, 1), rounding_mode="floor")
-    rowptr = torch.searchsorted(row, torch.arange(num_rows + 1, device=edge.device))
-    return rowptr, (edge - row * num_keys).int()
 
 
 def _num_nodes(name: str, given: int | None, batch: Tensor | None, index: Tensor) -> int:

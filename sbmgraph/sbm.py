@@ -8,20 +8,13 @@ no n×m matrix is ever formed here.
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sbmgraph.checks import check_batch, check_floating, check_same, check_tensor, describe
-from sbmgraph.graph import (
-    MAX_NODES,
-    SampledGraph,
-    batch_to_ptr,
-    count_graphs,
-    num_pairs,
-    sum_by_graph,
-)
+from sbmgraph.checks import check_floating, check_range, check_same, check_tensor, describe
+from sbmgraph.nodes import Nodes
 
 
 class SBM:
@@ -80,6 +73,8 @@ class SBM:
                 f"'affinity' must have shape [{heads}, {clusters}, {clusters}], "
                 f"got {describe(affinity)}"
             )
+        if clusters == 0:
+            raise ValueError(f"'affinity' must have at least one block, got {describe(affinity)}")
         check_same("device", **factors)
         check_same("dtype", **factors)
         for name, value in factors.items():
@@ -90,22 +85,15 @@ class SBM:
                 raise ValueError(f"'{name}' must be finite, got NaN or infinite entries")
             if least < 0:
                 raise ValueError(f"'{name}' must be non-negative, got a minimum of {least:g}")
-        if (query_batch is None) != (key_batch is None):
-            raise ValueError(
-                "'query_batch' and 'key_batch' must be given together, got one of them"
-            )
-        if query_batch is not None and key_batch is not None:
-            check_batch("query_batch", query_batch, query_membership.size(0), affinity.device)
-            check_batch("key_batch", key_batch, key_membership.size(0), affinity.device)
-        for name, value in (
-            ("query_membership", query_membership),
-            ("key_membership", key_membership),
-        ):
-            if value.size(0) > MAX_NODES:
-                raise ValueError(
-                    f"'{name}' must have at most {MAX_NODES} nodes, got {value.size(0)}"
-                )
-        self._assign(query_membership, key_membership, affinity, query_batch, key_batch)
+        nodes = Nodes.checked(
+            query_membership.size(0),
+            key_membership.size(0),
+            heads,
+            query_batch,
+            key_batch,
+            affinity.device,
+        )
+        self._assign(query_membership, key_membership, affinity, nodes)
 
     @classmethod
     def unchecked(
@@ -118,45 +106,52 @@ class SBM:
         num_graphs: int | None = None,
     ) -> SBM:
         """The constructor without its checks, for factors that are right by construction."""
+        nodes = Nodes(
+            query_membership.size(0),
+            key_membership.size(0),
+            affinity.size(0),
+            query_batch,
+            key_batch,
+            num_graphs,
+            affinity.device,
+        )
+        return cls.over(nodes, query_membership, key_membership, affinity)
+
+    @classmethod
+    def over(
+        cls, nodes: Nodes, query_membership: Tensor, key_membership: Tensor, affinity: Tensor
+    ) -> SBM:
+        """A model over given nodes, without checks."""
         out = cls.__new__(cls)
-        out._assign(query_membership, key_membership, affinity, query_batch, key_batch, num_graphs)
+        out._assign(query_membership, key_membership, affinity, nodes)
         return out
 
     def _assign(
-        self,
-        query_membership: Tensor,
-        key_membership: Tensor,
-        affinity: Tensor,
-        query_batch: Tensor | None,
-        key_batch: Tensor | None,
-        num_graphs: int | None = None,
+        self, query_membership: Tensor, key_membership: Tensor, affinity: Tensor, nodes: Nodes
     ) -> None:
         low = query_membership.dtype in (torch.float16, torch.bfloat16)
         self.query_membership = query_membership.float() if low else query_membership
         self.key_membership = key_membership.float() if low else key_membership
         self.affinity = affinity.float() if low else affinity
-        self.query_batch = query_batch
-        self.key_batch = key_batch
+        self.nodes = nodes
         self._rate: Tensor | None = None
-        if num_graphs is not None:
-            self.num_graphs = num_graphs
 
     # Sizes ########################################################################################
 
     @property
     def num_queries(self) -> int:
         """The number :math:`n` of query nodes."""
-        return self.query_membership.size(0)
+        return self.nodes.num_queries
 
     @property
     def num_keys(self) -> int:
         """The number :math:`m` of key nodes."""
-        return self.key_membership.size(0)
+        return self.nodes.num_keys
 
     @property
     def heads(self) -> int:
         """The number :math:`H` of heads."""
-        return self.affinity.size(0)
+        return self.nodes.heads
 
     @property
     def num_clusters(self) -> int:
@@ -164,39 +159,51 @@ class SBM:
         return self.affinity.size(-1)
 
     @property
+    def num_graphs(self) -> int:
+        """The number of graphs in the batch."""
+        return self.nodes.num_graphs
+
+    @property
+    def query_batch(self) -> Tensor | None:
+        """Graph of each query, sorted int64 of shape :obj:`[n]`; :obj:`None` for one graph."""
+        return self.nodes.query_batch
+
+    @property
+    def key_batch(self) -> Tensor | None:
+        """Graph of each key, likewise."""
+        return self.nodes.key_batch
+
+    @property
+    def query_ptr(self) -> Tensor:
+        """Query node offsets of each graph, int64 of shape :obj:`[num_graphs + 1]`."""
+        return self.nodes.query_ptr
+
+    @property
+    def key_ptr(self) -> Tensor:
+        """Key node offsets of each graph, int64 of shape :obj:`[num_graphs + 1]`."""
+        return self.nodes.key_ptr
+
+    @property
     def device(self) -> torch.device:
         """Where the model lies."""
         return self.affinity.device
-
-    @cached_property
-    def num_graphs(self) -> int:
-        """The number of graphs in the batch."""
-        return count_graphs(self.query_batch, self.key_batch)
-
-    @cached_property
-    def query_ptr(self) -> Tensor:
-        """Query node offsets of each graph, int64 of shape :obj:`[num_graphs + 1]`."""
-        return batch_to_ptr(self.query_batch, self.num_queries, self.num_graphs, self.device)
-
-    @cached_property
-    def key_ptr(self) -> Tensor:
-        """Key node offsets of each graph, int64 of shape :obj:`[num_graphs + 1]`."""
-        return batch_to_ptr(self.key_batch, self.num_keys, self.num_graphs, self.device)
 
     # Probabilities ################################################################################
 
     @property
     def rate(self) -> Tensor:
         r""":math:`\mathbf{Y}\mathbf{B}` of shape :obj:`[n, H, K]`: an edge's probability is the
-        inner product of its query's rate and its key's membership. Computed once and kept."""
-        wanted = torch.is_grad_enabled() and (
-            self.query_membership.requires_grad or self.affinity.requires_grad
-        )
-        if self._rate is None or (wanted and not self._rate.requires_grad):
-            with torch.autocast(self.device.type, enabled=False):
-                rate = torch.einsum("nhk,hkl->nhl", self.query_membership, self.affinity)
-            self._rate = rate
-        return self._rate
+        inner product of its query's rate and its key's membership.
+
+        The value is computed once and kept; each read has an autograd node of its own, so that any
+        number of backward passes may run."""
+        if self._rate is None:
+            with torch.inference_mode(False), torch.no_grad():
+                self._rate = _rate(self.query_membership, self.affinity)
+        wanted = self.query_membership.requires_grad or self.affinity.requires_grad
+        if not (wanted and torch.is_grad_enabled()):
+            return self._rate
+        return _Rate.apply(self.query_membership, self.affinity, self._rate)
 
     def expected_edges(self, exploration: float = 0.0) -> Tensor:
         r"""Expected number of edges :math:`\sum_{ij} p_{ij}` of each head on each graph, exact and
@@ -211,40 +218,20 @@ class SBM:
         Returns:
             Tensor of shape :obj:`[num_graphs, H]`.
         """
-        queries = sum_by_graph(self.query_membership, self.query_batch, self.num_graphs)
-        keys = sum_by_graph(self.key_membership, self.key_batch, self.num_graphs)
+        check_range("exploration", exploration, 0.0, 1.0)
+        queries = self.nodes.sum_queries(self.query_membership)
+        keys = self.nodes.sum_keys(self.key_membership)
         with torch.autocast(self.device.type, enabled=False):
             edges = torch.einsum("ghk,hkl,ghl->gh", queries, self.affinity, keys)
         if exploration == 0.0:
             return edges
-        return edges + exploration * num_pairs(self.query_ptr, self.key_ptr).unsqueeze(1)
+        return edges + exploration * self.nodes.num_pairs.unsqueeze(1)
 
     def expected_density(self, exploration: float = 0.0) -> Tensor:
         """Expected fraction of possible edges of each head on each graph, of shape
         :obj:`[num_graphs, H]`; 0 for a graph without possible edges. See :meth:`expected_edges`."""
-        pairs = num_pairs(self.query_ptr, self.key_ptr).clamp(min=1).unsqueeze(1)
+        pairs = self.nodes.num_pairs.clamp(min=1).unsqueeze(1)
         return self.expected_edges(exploration) / pairs
-
-    def edge_prob(self, graph: SampledGraph) -> Tensor:
-        """The probability of every edge of ``graph``, differentiable, of shape :obj:`[E]`.
-
-        Raises:
-            ValueError: If ``graph`` has other nodes or heads than the model.
-        """
-        from sbmgraph.ops.edge_prob import edge_prob
-
-        self.check_graph(graph)
-        return edge_prob(self.rate, self.key_membership, graph).clamp(max=1)
-
-    def check_graph(self, graph: SampledGraph) -> None:
-        """Raises a :class:`ValueError` if ``graph`` has other nodes or heads than the model."""
-        mine = (self.num_queries, self.num_keys, self.heads)
-        theirs = (graph.num_queries, graph.num_keys, graph.heads)
-        if mine != theirs:
-            raise ValueError(
-                f"'graph' must have (num_queries, num_keys, heads) = {mine} like the "
-                f"SBM, got {theirs}"
-            )
 
     def limit_density(self, max_density: float, exploration: float = 0.0) -> SBM:
         """The model with the query memberships of every (graph, head) scaled down so that the
@@ -263,13 +250,11 @@ class SBM:
             factor = ((max_density - exploration) / density.clamp(min=1e-30)).clamp(max=1.0)
             if self.query_batch is not None:
                 factor = factor[self.query_batch]
-        return SBM.unchecked(
+        return SBM.over(
+            self.nodes,
             self.query_membership * factor.unsqueeze(-1),
             self.key_membership,
             self.affinity,
-            self.query_batch,
-            self.key_batch,
-            self.num_graphs,
         )
 
     def __repr__(self) -> str:
@@ -278,3 +263,33 @@ class SBM:
             f"heads={self.heads}, num_clusters={self.num_clusters}, "
             f"num_graphs={self.num_graphs})"
         )
+
+
+def _rate(query_membership: Tensor, affinity: Tensor) -> Tensor:
+    with torch.autocast(affinity.device.type, enabled=False):
+        return torch.einsum("nhk,hkl->nhl", query_membership, affinity)
+
+
+class _Rate(torch.autograd.Function):
+    """Y B whose value is known already."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(query_membership: Tensor, affinity: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        query_membership, affinity = ctx.saved_tensors
+        grad_membership = grad_affinity = None
+        with torch.autocast(affinity.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                grad_membership = torch.einsum("nhl,hkl->nhk", grad, affinity)
+            if ctx.needs_input_grad[1]:
+                grad_affinity = torch.einsum("nhk,nhl->hkl", query_membership, grad)
+        return grad_membership, grad_affinity, None

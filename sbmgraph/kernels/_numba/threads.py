@@ -8,12 +8,13 @@ another caller's work.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -58,6 +59,17 @@ def _executor(size: int) -> ThreadPoolExecutor:
         return _pool
 
 
+def _submit(work: Callable[[], None], helpers: int) -> list[Future]:
+    """Hands ``work`` to some threads: fewer, or none, while the interpreter shuts down and starts
+    no threads any more; the calling thread does what they leave."""
+    pool = _executor(helpers)
+    futures: list[Future] = []
+    with contextlib.suppress(RuntimeError):
+        for _ in range(helpers):
+            futures.append(pool.submit(work))
+    return futures
+
+
 def parallel_for(function: Callable[..., Any], tasks: Iterable[tuple]) -> None:
     """Calls ``function(*task)`` for every task, on as many threads as torch uses.
 
@@ -76,8 +88,7 @@ def parallel_for(function: Callable[..., Any], tasks: Iterable[tuple]) -> None:
 
     if helpers <= 0:
         return work()
-    pool = _executor(helpers)
-    futures = [pool.submit(work) for _ in range(helpers)]
+    futures = _submit(work, helpers)
     try:
         work()
     finally:
