@@ -1,0 +1,1 @@
+"""Kernels: functions from tensors to tensors, one folder a concept, that know no data structure."""

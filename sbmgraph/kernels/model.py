@@ -1,0 +1,63 @@
+"""What a sampler draws from: the factors of a batch of stochastic block models."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class EdgeModel(NamedTuple):
+    r"""Edge probabilities by their factors: key :math:`j` of query :math:`i`'s graph has
+    :math:`p_{ij} = \min(1, \mathbf{w}_i \mathbf{z}_j^{\top})` in each head.
+
+    Attributes:
+        rate: The rates :math:`\mathbf{W} = \mathbf{Y}\mathbf{B}` of the queries, of shape
+            :obj:`[n, H, K]`, float32 or float64.
+        member: The memberships :math:`\mathbf{Z}` of the keys, of shape :obj:`[m, H, K]`, of the
+            same type.
+        query_ptr: Where the queries of each graph start, int64 of shape :obj:`[G + 1]`.
+        key_ptr: Where the keys of each graph start, int64 of shape :obj:`[G + 1]`.
+    """
+
+    rate: Tensor
+    member: Tensor
+    query_ptr: Tensor
+    key_ptr: Tensor
+
+    @property
+    def num_queries(self) -> int:
+        """The number :math:`n` of query nodes over all graphs."""
+        return self.rate.size(0)
+
+    @property
+    def num_keys(self) -> int:
+        """The number :math:`m` of key nodes over all graphs."""
+        return self.member.size(0)
+
+    @property
+    def heads(self) -> int:
+        """The number :math:`H` of heads."""
+        return self.rate.size(1)
+
+    @property
+    def num_clusters(self) -> int:
+        """The number :math:`K` of blocks."""
+        return self.rate.size(2)
+
+    @property
+    def num_graphs(self) -> int:
+        """The number :math:`G` of graphs."""
+        return self.query_ptr.numel() - 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.rate.device
+
+
+def graph_of_nodes(ptr: Tensor, num_nodes: int) -> Tensor:
+    """The graph of each node, int64 of shape :obj:`[num_nodes]`, of offsets ``ptr``."""
+    nodes = torch.arange(num_nodes, dtype=torch.int64, device=ptr.device)
+    return torch.searchsorted(ptr, nodes, right=True) - 1
