@@ -5,24 +5,20 @@ bipartite graph from it and attends over the sampled edges (Cho et al., *Transfo
 Stochastic Block Models*, NeurIPS 2022).
 """
 
-import warnings
-
+from sbmgraph import _deprecated
 from sbmgraph.graph import SampledGraph
+from sbmgraph.ops.sample import sample
 from sbmgraph.record import LayerSample, Recorder, record
-from sbmgraph.sampling import sample
 from sbmgraph.sbm import SBM
 from sbmgraph.version import __version__
 
 __all__ = ["SBM", "LayerSample", "Recorder", "SampledGraph", "__version__", "record", "sample"]
 
+_deprecated.attach()
+
 
 def __getattr__(name: str) -> object:
     if name == "Run":
-        warnings.warn(
-            "sbmgraph.Run is now called sbmgraph.LayerSample (a run is what training leaves in a "
-            "folder); the old name goes in the next version",
-            DeprecationWarning,
-            stacklevel=2,
-        )
+        _deprecated.warn("sbmgraph.Run", "sbmgraph.LayerSample")
         return LayerSample
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

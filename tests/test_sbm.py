@@ -38,10 +38,10 @@ def test_edge_prob_reads_the_dense_matrix() -> None:
     graph = sample(sbm, exploration=0.3)
     key, query = graph.edge_index
     expected = dense_prob(sbm)[query, graph.head, key]
-    torch.testing.assert_close(sbm.edge_prob(graph), expected)
+    torch.testing.assert_close(edge_prob(sbm, graph), expected)
     other = SampledGraph.from_edge_index(torch.tensor([[0], [0]]), 3, 3)
     with pytest.raises(ValueError, match="'graph' must have"):
-        sbm.edge_prob(other)
+        edge_prob(sbm, other)
 
 
 def test_rate_gets_its_gradient_after_use_without() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sbmgraph._jit import bits as popcount
-from sbmgraph._jit import jit
+from sbmgraph.kernels._numba.bits import bits as popcount
+from sbmgraph.kernels._numba.jit import jit
 
 
 @jit

@@ -14,7 +14,7 @@ from sbmgraph.analysis.blocks import dead_blocks, effective_blocks, membership_e
 from sbmgraph.analysis.select import check_sbm, factors, to_numpy
 from sbmgraph.analysis.statistics import graph_statistics
 from sbmgraph.graph import SampledGraph
-from sbmgraph.sampling import sample
+from sbmgraph.ops.sample import sample
 from sbmgraph.sbm import SBM
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from sbmgraph.nn.edges import Attended, GivenEdges, attended_groups, read_edges
 from sbmgraph.nn.membership import MembershipNetwork
 from sbmgraph.ops import BACKENDS, ESTIMATORS, edge_attention
 from sbmgraph.record import emit
-from sbmgraph.sampling import ALGORITHMS, LAWS, sample
+from sbmgraph.ops.sample import ALGORITHMS, LAWS, sample
 from sbmgraph.sbm import SBM
 
 
@@ -345,7 +345,7 @@ class SBMConv(MessagePassing):
                 graph=group.graph,
                 sbm=group.sbm,
                 bias=group.bias,
-                learned=group.learned,
+                sampled=group.learned,
                 estimator=self.estimator,
                 dropout=self.dropout,
                 training=self.training,

@@ -196,7 +196,7 @@ def _watch(model: nn.Module) -> Generator[list[_Call], None, None]:
 
     def attend(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         graph = kwargs["graph"]
-        sampled = kwargs["learned"]
+        sampled = kwargs["sampled"]
         if sampled is None:
             sampled = torch.full_like(graph.col, kwargs["sbm"] is not None, dtype=torch.bool)
         value = args[2]

@@ -1,5 +1,15 @@
-"""Attention over the edges of sampled graphs."""
+"""Functions of models and graphs: sampling, attention over sampled edges, edge probabilities."""
 
 from sbmgraph.ops.attention import BACKENDS, ESTIMATORS, edge_attention
+from sbmgraph.ops.edge_prob import edge_prob
+from sbmgraph.ops.sample import ALGORITHMS, LAWS, sample
 
-__all__ = ["BACKENDS", "ESTIMATORS", "edge_attention"]
+__all__ = [
+    "ALGORITHMS",
+    "BACKENDS",
+    "ESTIMATORS",
+    "LAWS",
+    "edge_attention",
+    "edge_prob",
+    "sample",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -16,12 +18,15 @@ from sbmgraph.checks import (
     describe,
 )
 from sbmgraph.graph import SampledGraph
-from sbmgraph.ops import fused
-from sbmgraph.ops.edge_prob import edge_gate, edge_prob
-from sbmgraph.ops.pyg import edge_attention_pyg
+from sbmgraph.kernels.attention import operator, reference
+from sbmgraph.kernels.options import Factors, Options
+from sbmgraph.kernels.tile import operator as tile
+from sbmgraph.ops.edge_prob import edge_dot, edge_gate
 from sbmgraph.sbm import SBM
 
-BACKENDS = ("auto", "pyg", "fused")
+BACKENDS = ("auto", "reference", "fused", "tile", "pyg")
+"""``"pyg"`` is an older name of ``"reference"``."""
+
 ESTIMATORS = ("logit", "mask")
 
 
@@ -38,6 +43,7 @@ def edge_attention(
     backend: str = "auto",
     return_weights: bool = False,
     bias: Tensor | None = None,
+    sampled: Tensor | None = None,
     learned: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Attention of every query over its edges in ``graph``, each head on its own edges.
@@ -67,14 +73,17 @@ def edge_attention(
         dropout (float, optional): Dropout probability of the attention weights while
             :obj:`training`. (default: :obj:`0.0`)
         training (bool, optional): Whether dropout is active. (default: :obj:`False`)
-        backend (str, optional): :obj:`"pyg"` is PyG message passing, :obj:`"fused"` one pass over
-            the edges without any :obj:`[E, d]` tensor, :obj:`"auto"` the fused one where the device
-            has it. (default: :obj:`"auto"`)
-        return_weights (bool, optional): Whether to return the weights too. The fused backend's
-            weights carry no gradient; :obj:`"auto"` takes :obj:`"pyg"` where gradients are on.
+        backend (str, optional): :obj:`"reference"` is PyG message passing; :obj:`"fused"` one pass
+            over the listed edges without any :obj:`[E, d]` tensor; :obj:`"tile"` dense tiles that
+            read the graph's bits, without ``bias`` and ``sampled``; :obj:`"auto"` follows the
+            graph's layout, tiles for bits and the fused pass for lists, and takes the reference
+            where a device has no kernels. (default: :obj:`"auto"`)
+        return_weights (bool, optional): Whether to return the weights too. The weights of
+            :obj:`"fused"` and :obj:`"tile"` carry no gradient; :obj:`"auto"` takes
+            :obj:`"reference"` where gradients are on.
         bias (Tensor, optional): Added to the scores, of shape :obj:`[E]` in the order of
-            :obj:`graph.edge_index`. (default: :obj:`None`)
-        learned (Tensor, optional): Which edges were sampled from ``sbm``, boolean of shape
+            :obj:`graph.edge_index`; minus infinity takes an edge away. (default: :obj:`None`)
+        sampled (Tensor, optional): Which edges were sampled from ``sbm``, boolean of shape
             :obj:`[E]`; the others pass it no gradient. (default: all)
 
     Returns:
@@ -82,22 +91,34 @@ def edge_attention(
         also the softmax's weights (before dropout) of shape :obj:`[E]`.
 
     Raises:
-        ValueError: If shapes, dtypes or devices do not fit together, or a choice is unknown.
+        ValueError: If shapes, dtypes or devices do not fit together, a choice is unknown, or a
+            backend asked for by name does not work here.
     """
     check_choice("backend", backend, BACKENDS)
     check_choice("estimator", estimator, ESTIMATORS)
     check_range("dropout", dropout, 0.0, 1.0, high_open=True)
-    _check_inputs(query, key, value, graph, sbm, bias, learned)
+    if learned is not None:
+        warnings.warn(
+            "the argument 'learned' is now called 'sampled'; the old name goes in the next version",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        sampled = learned
+    _check_inputs(query, key, value, graph, sbm, bias, sampled)
     if scale is None:
         scale = max(query.size(-1), 1) ** -0.5
-    wants_weight_gradient = return_weights and backend == "auto" and torch.is_grad_enabled()
+    elif not isinstance(scale, int | float) or not math.isfinite(scale):
+        raise ValueError(f"'scale' must be a finite number, got {scale!r}")
     active = dropout if training else 0.0
-    edges = _Edges(graph, sbm, bias, learned, estimator, scale, active)
-    if backend == "pyg" or wants_weight_gradient or not fused.is_available(query.device.type):
-        out, weights = _edge_attention_pyg(query, key, value, edges)
-        return (out, weights) if return_weights else out
-    out, lse = _edge_attention_fused(query, key, value, edges)
-    return (out, _weights(query, key, lse, edges)) if return_weights else out
+    seed = torch.zeros((), dtype=torch.int64, device="cpu")
+    if active > 0:
+        seed = torch.randint(2**63 - 1, (), device="cpu")
+    edges = _Edges(graph, sbm, bias, sampled, estimator, float(scale), active, seed)
+    chosen = _choose(backend, query, edges, return_weights)
+    out, rest = _RUN[chosen](query, key, value, edges)
+    if not return_weights:
+        return out
+    return out, rest if chosen == "reference" else _weights(query, key, rest, edges)
 
 
 class _Edges(NamedTuple):
@@ -106,66 +127,117 @@ class _Edges(NamedTuple):
     graph: SampledGraph
     sbm: SBM | None
     bias: Tensor | None
-    learned: Tensor | None
+    sampled: Tensor | None
     estimator: str
     scale: float
     dropout: float
+    seed: Tensor
+
+    def factors(self) -> Factors | None:
+        if self.sbm is None or not torch.is_grad_enabled():
+            return None
+        return Factors(self.sbm.rate, self.sbm.key_membership)
+
+    def options(self, seed: int = 0) -> Options:
+        return Options(self.scale, self.dropout, seed, self.estimator)
 
 
-def _edge_attention_pyg(
+def _choose(backend: str, query: Tensor, edges: _Edges, return_weights: bool) -> str:
+    """The backend that runs."""
+    device = query.device.type
+    per_edge = edges.bias is not None or edges.sampled is not None
+    if backend == "tile":
+        if per_edge:
+            raise ValueError(
+                "'backend' must be 'reference' or 'fused' with 'bias' or 'sampled', which list the "
+                "edges, got 'tile'"
+            )
+        tile.PROBE.require("backend", backend, device)
+    elif backend == "fused":
+        operator.PROBE.require("backend", backend, device)
+    if backend == "pyg":
+        return "reference"
+    if backend != "auto":
+        return backend
+    if return_weights and torch.is_grad_enabled():
+        return "reference"
+    if edges.graph.layout == "bits" and not per_edge and query.dtype != torch.float64:
+        if tile.is_available(device):
+            return "tile"
+    return "fused" if operator.is_available(device) else "reference"
+
+
+def _attend_reference(
     query: Tensor, key: Tensor, value: Tensor, edges: _Edges
 ) -> tuple[Tensor, Tensor]:
-    """The ``"pyg"`` backend: output and weights."""
-    graph, sbm, bias, learned, estimator, scale, dropout = edges
+    """Output and weights."""
+    graph, factors = edges.graph, edges.factors()
     gate = None
-    if sbm is not None and torch.is_grad_enabled():
-        gate = edge_gate(sbm.rate, sbm.key_membership, graph)
-        if learned is not None:
-            gate = torch.where(learned, gate, gate.detach())
-    return edge_attention_pyg(query, key, value, graph, gate, bias, estimator, scale, dropout)
-
-
-def _edge_attention_fused(
-    query: Tensor, key: Tensor, value: Tensor, edges: _Edges
-) -> tuple[Tensor, Tensor]:
-    """The ``"fused"`` backend: output and the log-sum-exp of every query vertex."""
-    graph, sbm, bias, learned, estimator, scale, dropout = edges
-    grad = torch.is_grad_enabled()
-    rate = member = None
-    if sbm is not None and grad:
-        rate, member = sbm.rate, sbm.key_membership
-    by_key = any(x is not None and x.requires_grad for x in (key, value, member))
-    csc: tuple[Tensor | None, ...] = (None, None, None)
-    if grad and by_key and fused.needs_csc(query.device.type):
-        csc = graph.csc()
-    seed = torch.randint(2**63 - 1, ()) if dropout > 0 else torch.zeros((), dtype=torch.int64)
-    out, lse = torch.ops.sbmgraph.edge_attention(
+    if factors is not None:
+        gate = edge_gate(*factors, graph)
+        if edges.sampled is not None:
+            gate = torch.where(edges.sampled, gate, gate.detach())
+    out, weights = reference.forward(
         query.flatten(0, 1),
         key.flatten(0, 1),
         value.flatten(0, 1),
-        bias,
-        rate,
-        member,
-        learned,
-        graph.rowptr,
-        graph.col,
-        *csc,
-        seed,
-        graph.heads,
-        scale,
-        dropout,
-        estimator,
+        graph.csr,
+        edges.bias,
+        edges.options(int(edges.seed) if edges.dropout > 0 else 0),
+        gate,
+    )
+    return out.view(query.size(0), query.size(1), value.size(2)), weights
+
+
+def _attend_fused(
+    query: Tensor, key: Tensor, value: Tensor, edges: _Edges
+) -> tuple[Tensor, Tensor]:
+    """Output and the log-sum-exp of every query vertex."""
+    graph, factors = edges.graph, edges.factors()
+    by_key = any(
+        x is not None and x.requires_grad
+        for x in (key, value, None if factors is None else factors.member)
+    )
+    csc = None
+    if torch.is_grad_enabled() and by_key and operator.needs_csc(query.device.type):
+        csc = graph.csc()
+    out, lse = operator.attention(
+        query.flatten(0, 1),
+        key.flatten(0, 1),
+        value.flatten(0, 1),
+        graph.csr,
+        csc,
+        edges.bias,
+        factors,
+        edges.sampled,
+        edges.options(),
+        edges.seed,
     )
     return out.view(query.size(0), query.size(1), value.size(2)), lse
+
+
+def _attend_tile(
+    query: Tensor, key: Tensor, value: Tensor, edges: _Edges
+) -> tuple[Tensor, Tensor]:
+    """Output and the log-sum-exp of every query vertex."""
+    out, lse = tile.attention(
+        query, key, value, edges.factors(), edges.graph.bits, edges.options(), edges.seed
+    )
+    return out, lse.flatten()
+
+
+_RUN = {"reference": _attend_reference, "fused": _attend_fused, "tile": _attend_tile}
 
 
 @torch.no_grad()
 def _weights(query: Tensor, key: Tensor, lse: Tensor, edges: _Edges) -> Tensor:
     """The softmax's weights from its log-sum-exp."""
-    score = edge_prob(query.to(lse.dtype) * edges.scale, key.to(lse.dtype), edges.graph)
+    score = edge_dot(query.to(lse.dtype) * edges.scale, key.to(lse.dtype), edges.graph)
+    row_lse = lse[edges.graph.row]
     if edges.bias is not None:
         score = score + edges.bias
-    return torch.exp(score - lse[edges.graph.row])
+        row_lse = row_lse.masked_fill(row_lse == -torch.inf, 0.0)  # nothing but such biases
+    return torch.exp(score - row_lse)
 
 
 def _check_inputs(
@@ -175,7 +247,7 @@ def _check_inputs(
     graph: SampledGraph,
     sbm: SBM | None,
     bias: Tensor | None,
-    learned: Tensor | None,
+    sampled: Tensor | None,
 ) -> None:
     if not isinstance(graph, SampledGraph):
         raise ValueError(f"'graph' must be a SampledGraph, got {describe(graph)}")
@@ -197,19 +269,20 @@ def _check_inputs(
             f"'key' must have as many channels as 'query', {query.size(2)}, got {key.size(2)}"
         )
     check_same("dtype", query=query, key=key, value=value)
+    if graph.device != query.device:
+        raise ValueError(f"'graph' must be on {query.device} like 'query', got {graph.device}")
     check_same(
         "device",
         query=query,
         key=key,
         value=value,
-        graph=graph.col,
         bias=bias,
-        learned=learned,
+        sampled=sampled,
         sbm=None if sbm is None else sbm.affinity,
     )
     if sbm is not None:
-        sbm.check_graph(graph)
-    for name, per_edge in (("bias", bias), ("learned", learned)):
+        sbm.nodes.check_same("graph", graph.nodes)
+    for name, per_edge in (("bias", bias), ("sampled", sampled)):
         if per_edge is not None and per_edge.shape != graph.col.shape:
             raise ValueError(
                 f"'{name}' must hold one entry for each of {graph.num_edges} edges, "
@@ -217,5 +290,5 @@ def _check_inputs(
             )
     if bias is not None:
         check_floating("bias", bias)
-    if learned is not None and learned.dtype != torch.bool:
-        raise ValueError(f"'learned' must be boolean, got {describe(learned)}")
+    if sampled is not None and sampled.dtype != torch.bool:
+        raise ValueError(f"'sampled' must be boolean, got {describe(sampled)}")

@@ -18,21 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph._jit import (
-    LANES,
-    dot,
-    inline,
-    jit,
-    log,
-    mix,
-    multiply,
-    random_bits,
-    ranks,
-    stream,
-    take_marks,
-    trailing_zeros,
-)
-from sbmgraph.ops.threads import CHUNKS_PER_THREAD, parallel_for
+from sbmgraph.kernels._numba.bits import ranks, take_marks, trailing_zeros
+from sbmgraph.kernels._numba.dots import dot, multiply
+from sbmgraph.kernels._numba.jit import inline, jit
+from sbmgraph.kernels._numba.lanes import LANES
+from sbmgraph.kernels._numba.math import log
+from sbmgraph.sampling._splitmix import mix, random_bits, stream
+from sbmgraph.kernels._numba.threads import CHUNKS_PER_THREAD, parallel_for
 from sbmgraph.sampling.reference import MAX_BOUND
 from sbmgraph.sbm import SBM
 

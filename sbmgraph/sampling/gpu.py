@@ -20,8 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sbmgraph.graph import _csr_from_sorted
-from sbmgraph.ops.triton_common import UNIT, launch, pad, random_bits, uniform
+from sbmgraph.kernels.csr import from_sorted as _csr_from_sorted
+from sbmgraph.kernels._triton.launch import launch, pad
+from sbmgraph.kernels._triton.random import UNIT, random_bits, uniform
 from sbmgraph.sampling.reference import MAX_BOUND, _row_bound
 from sbmgraph.sbm import SBM
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sbmgraph.graph import _csr_from_sorted
+from sbmgraph.kernels.csr import from_sorted as _csr_from_sorted
 from sbmgraph.sbm import SBM
 
 TILE = 2**22

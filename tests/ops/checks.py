@@ -1,6 +1,6 @@
 """What every backend of edge attention must satisfy: functions of (device, backend).
 
-The truth is the ``"pyg"`` backend on the CPU, itself tested against dense masked softmax.
+The truth is the ``"reference"`` backend on the CPU, itself tested against dense masked softmax.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Problem:
         dtype: torch.dtype,
         estimator: str = "logit",
         use_bias: bool = True,
-        use_learned: bool = False,
+        use_sampled: bool = False,
     ) -> dict[str, Tensor]:
-        """Output, weights and every gradient, as float64 on the CPU; with ``use_learned`` a third
+        """Output, weights and every gradient, as float64 on the CPU; with ``use_sampled`` a third
         of the edges were given, not sampled."""
         wide = torch.promote_types(dtype, torch.float32)
         narrow = ("query", "key", "value", "bias")
@@ -55,7 +55,7 @@ class Problem:
         }
         sbm = SBM.unchecked(leaves["Y"], leaves["Z"], leaves["B"])
         qkv = [leaves[name] for name in ("query", "key", "value")]
-        learned = (torch.arange(self.graph.num_edges) % 3 > 0).to(device)
+        sampled = (torch.arange(self.graph.num_edges) % 3 > 0).to(device)
         out, weights = edge_attention(
             *qkv,
             self.graph.to(device),
@@ -64,7 +64,7 @@ class Problem:
             backend=backend,
             return_weights=True,
             bias=leaves["bias"] if use_bias else None,
-            learned=learned if use_learned else None,
+            sampled=sampled if use_sampled else None,
         )
         assert out.dtype == dtype
         out.backward(self.grad.to(device, dtype))
@@ -120,9 +120,9 @@ def check_results(
         problem.grad.to(dtype).double(),
     )
     if dtype in (torch.bfloat16, torch.float16):
-        exact = problem.results("cpu", "pyg", torch.float64, **options)
+        exact = problem.results("cpu", "reference", torch.float64, **options)
     else:
-        exact = problem.results("cpu", "pyg", dtype, **options)
+        exact = problem.results("cpu", "reference", dtype, **options)
     found = problem.results(device, backend, dtype, **options)
     tolerance = TOLERANCE[dtype]
     for name, expected in exact.items():

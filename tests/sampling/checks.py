@@ -41,7 +41,7 @@ def draw(
     assert rowptr[0] == 0
     assert rowptr[-1] == col.numel()
     assert bool((rowptr.diff() >= 0).all())
-    graph = SampledGraph(
+    graph = SampledGraph.from_csr(
         rowptr, col, sbm.num_keys, sbm.heads, sbm.query_batch, sbm.key_batch, sbm.num_graphs
     )
     order = graph.row * sbm.num_keys + graph.col

@@ -80,7 +80,7 @@ def run_reference(
 ):
     run = {"fastrg": module.sample_fastrg, "dense": module.sample_dense}[algorithm]
     rowptr, col = run(sbm, law, exploration, seed)
-    return SampledGraph(rowptr, col, sbm.num_keys, sbm.heads, sbm.query_batch, sbm.key_batch)
+    return SampledGraph.from_csr(rowptr, col, sbm.num_keys, sbm.heads, sbm.query_batch, sbm.key_batch)
 
 
 def run_public(sbm: SBM, law: str, algorithm: str, exploration: float, seed: int) -> SampledGraph:

@@ -13,7 +13,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from sbmgraph._jit import inline
+from sbmgraph.kernels._numba.jit import inline
 from sbmgraph.kernels.random import BELOW_ONE, MULTIPLIERS, ROUNDS, WEYL
 
 COUNTERS = 8

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph._jit import bits as popcount
-from sbmgraph._jit import inline, jit, trailing_zeros
+from sbmgraph.kernels._numba.bits import bits as popcount
+from sbmgraph.kernels._numba.bits import trailing_zeros
+from sbmgraph.kernels._numba.jit import inline, jit
 from sbmgraph.kernels.bits.layout import Bits
-from sbmgraph.ops.threads import num_chunks, parallel_for
+from sbmgraph.kernels._numba.threads import num_chunks, parallel_for
 
 WORDS_PER_EDGE = 4
 """Words that are read in the time of an edge's work, about."""

@@ -145,7 +145,7 @@ class EdgePattern:
         col = key[present]
         if self.num_global > 0:
             col = self._merge_global_rows(col, rowptr, is_global, start)
-        return SampledGraph(rowptr, col, num_tokens, self.heads, batch, batch)
+        return SampledGraph.from_csr(rowptr, col, num_tokens, self.heads, batch, batch)
 
     def _sparse_rows(self, position: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Candidate keys inside their sequence, and which of them are edges, each [T, H, C]; edges

@@ -8,7 +8,7 @@ from torch import Tensor
 from sbmgraph.checks import check_positive_int, check_range
 from sbmgraph.nn.baselines.multi_head import InnerAttention, import_package
 from sbmgraph.nn.baselines.ragged import run_padded
-from sbmgraph.sampling.sample import draw_seed
+from sbmgraph.ops.sample import draw_seed
 
 
 class ReformerAttention(InnerAttention):

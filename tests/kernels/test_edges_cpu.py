@@ -13,9 +13,13 @@ import pytest
 import torch
 
 from sbmgraph import SampledGraph
-from sbmgraph._jit import jit
-from sbmgraph.ops import cpu, edge_attention, fused
-from sbmgraph.ops.threads import split_heads, split_tables
+from sbmgraph.kernels._numba.jit import jit
+from sbmgraph.kernels._numba.threads import split_heads, split_tables
+from sbmgraph.kernels.attention import cpu, operator
+from sbmgraph.kernels.edge_dot import cpu as edge_dot
+from sbmgraph.kernels.probe import Probe
+from sbmgraph.kernels.transpose.cpu import transpose
+from sbmgraph.ops import edge_attention
 from tests.ops import checks
 
 
@@ -32,7 +36,7 @@ def test_equals_reference(shape: tuple, dtype: torch.dtype, estimator: str) -> N
 @pytest.mark.parametrize("use_bias", [True, False])
 @pytest.mark.parametrize("estimator", ["logit", "mask"])
 def test_given_edges_pass_no_gradient(estimator: str, use_bias: bool) -> None:
-    options = {"estimator": estimator, "use_bias": use_bias, "use_learned": True}
+    options = {"estimator": estimator, "use_bias": use_bias, "use_sampled": True}
     problem = checks.random_problem(*checks.SHAPES[1])
     checks.check_results(problem, "cpu", "fused", torch.float32, **options)
 
@@ -42,7 +46,7 @@ def test_sums_over_any_number_of_clusters(clusters: int) -> None:
     """Rows are summed some columns at a time, and few rows at a time stay in cache."""
     problem = checks.random_problem(21, 33, 2, 20, 7, clusters)
     checks.check_results(problem, "cpu", "fused", torch.float64)
-    with mock.patch.object(cpu, "CACHED_BYTES", 1):
+    with mock.patch.object(edge_dot, "CACHED_BYTES", 1):
         checks.check_results(problem, "cpu", "fused", torch.float64)
 
 
@@ -63,9 +67,9 @@ def test_many_chunks_and_threads(monkeypatch: pytest.MonkeyPatch, density: float
     """Work is split as for a large problem, edges of several heads, ranges of nodes and keys after
     one another: the results are those of the reference, the same bit for bit on any threads."""
     problem = checks.random_problem(90, 40, 2, 16, 16, 8, density=density)
-    monkeypatch.setattr("sbmgraph.ops.threads.MIN_WORK", 10)
-    monkeypatch.setattr(cpu, "EDGES_AT_ONCE", 1)
-    monkeypatch.setattr(cpu, "CACHED_BYTES", 1)
+    monkeypatch.setattr("sbmgraph.kernels._numba.threads.MIN_WORK", 10)
+    monkeypatch.setattr(edge_dot, "EDGES_AT_ONCE", 1)
+    monkeypatch.setattr(edge_dot, "CACHED_BYTES", 1)
     assert bool(split_tables(problem.graph.rowptr, 2, 40)[1]) == (density > 0.5)
     checks.check_results(problem, "cpu", "fused", torch.float32)
     results = []
@@ -94,7 +98,7 @@ def test_nan_is_not_swallowed() -> None:
     problem = checks.random_problem(*checks.SHAPES[1])
     problem.tensors["key"][3, 0, 0] = float("nan")
     found = problem.results("cpu", "fused", torch.float32)["out"]
-    exact = problem.results("cpu", "pyg", torch.float32)["out"]
+    exact = problem.results("cpu", "reference", torch.float32)["out"]
     assert torch.equal(found.isnan(), exact.isnan())
     assert found.isnan().any()
 
@@ -102,7 +106,7 @@ def test_nan_is_not_swallowed() -> None:
 def test_transpose_is_the_stable_sort_of_the_columns() -> None:
     generator = torch.Generator().manual_seed(0)
     graph = checks.random_graph(70, 50, 3, 0.2, generator)
-    colptr, row, perm = cpu.transpose(graph.rowptr, graph.col, 3, 50)
+    colptr, row, perm = transpose(graph.rowptr, graph.col, 3, 50)
     column = graph.vertex_index[0]
     assert torch.equal(perm, column.sort(stable=True).indices)
     assert torch.equal(row.long(), graph.edge_index[1][perm])
@@ -128,7 +132,7 @@ def test_concurrent_calls() -> None:
 
     def work(index: int) -> None:
         for _ in range(5):
-            problems[index].graph._csc = None
+            problems[index].graph.__dict__.pop("_kept__csc", None)
             found[index].append(problems[index].results("cpu", "fused", torch.float32))
 
     threads = [threading.Thread(target=work, args=(index,)) for index in (0, 1)]
@@ -144,7 +148,7 @@ def test_concurrent_calls() -> None:
 
 FORKS = """
 import os, torch
-import sbmgraph.ops.threads as threads
+import sbmgraph.kernels._numba.threads as threads
 from tests.ops import checks
 threads.MIN_WORK = 10
 torch.set_num_threads(2)
@@ -178,21 +182,26 @@ def test_missing_kernels_warn_once_and_fall_back(monkeypatch: pytest.MonkeyPatch
         raise ImportError("No module named 'numba'")
 
     problem = checks.random_problem(9, 8, 2, 4, 4, 3)
-    expected = problem.results("cpu", "pyg", torch.float32)
-    monkeypatch.setattr(fused, "kernels", missing)
-    fused._works.cache_clear()
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            found = [problem.results("cpu", name, torch.float32) for name in ("auto", "fused")]
-    finally:
-        fused._works.cache_clear()
-    messages = [str(w.message) for w in caught if w.category is RuntimeWarning]
-    assert len(messages) == 1
-    assert "slower PyTorch code runs instead" in messages[0]
-    for name, value in expected.items():
-        assert torch.equal(found[0][name], value)
-        assert torch.equal(found[1][name], value)
+    inputs = [problem.tensors[name] for name in ("query", "key", "value")]
+    expected = edge_attention(*inputs, problem.graph, backend="reference")
+    monkeypatch.setattr(operator, "PROBE", Probe("edge attention", missing))
+    with pytest.warns(RuntimeWarning, match="slower PyTorch code runs instead") as caught:
+        found = [edge_attention(*inputs, problem.graph) for _ in range(2)]
+    assert len(caught) == 1
+    assert all(torch.equal(out, expected) for out in found)
+
+
+def test_a_backend_asked_for_by_name_is_never_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(device: torch.device) -> None:
+        raise OSError("No space left on device")
+
+    problem = checks.random_problem(9, 8, 2, 4, 4, 3)
+    monkeypatch.setattr(operator, "PROBE", Probe("edge attention", full))
+    with (
+        pytest.warns(RuntimeWarning),
+        pytest.raises(ValueError, match="'backend' must be .* got 'fused'.*No space left"),
+    ):
+        problem.results("cpu", "fused", torch.float32)
 
 
 def test_no_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,15 +215,16 @@ def test_no_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_automatic_choice_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fused.is_available("cpu")
+    assert operator.is_available("cpu")
     calls = []
-    forward = cpu.attention_forward
-    monkeypatch.setattr(cpu, "attention_forward", lambda *a: calls.append(1) or forward(*a))
+    forward = cpu.forward
+    monkeypatch.setattr(cpu, "forward", lambda *a: calls.append(1) or forward(*a))
     problem = checks.random_problem(9, 8, 2, 4, 4, 3)
     inputs = [problem.tensors[name] for name in ("query", "key", "value")]
     edge_attention(*inputs, problem.graph)
     assert len(calls) == 1
-    edge_attention(*inputs, problem.graph, backend="pyg")
+    for name in ("reference", "pyg"):
+        edge_attention(*inputs, problem.graph, backend=name)
     assert len(calls) == 1
 
 

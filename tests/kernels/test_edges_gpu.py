@@ -8,11 +8,19 @@ from scipy import stats
 from torch import Tensor
 
 from sbmgraph import SampledGraph
-from sbmgraph.ops import edge_attention, fused
+from sbmgraph.kernels.csr import CSC
+from sbmgraph.kernels.options import Factors, Options
+from sbmgraph.ops import edge_attention
 from tests.ops import checks
 from tests.triton_runs import DEVICE, INTERPRETED, compile_for_hopper, kernel_test, run_interpreted
 
-gpu = pytest.importorskip("sbmgraph.ops.gpu", exc_type=ImportError)
+gpu = pytest.importorskip("sbmgraph.kernels.attention.gpu", exc_type=ImportError)
+
+from sbmgraph.kernels.attention import cpu, cpu_backward, gpu_backward, operator  # noqa: E402
+from sbmgraph.kernels.edge_dot import cpu as edge_dot_cpu  # noqa: E402
+from sbmgraph.kernels.edge_dot import gpu as edge_dot_gpu  # noqa: E402
+from sbmgraph.kernels.transpose import cpu as transpose_cpu  # noqa: E402
+from sbmgraph.kernels.transpose import gpu as transpose_gpu  # noqa: E402
 
 # Interpreted programs are slow, and there is one for each vertex: few rows, of many edges.
 SHAPES = [
@@ -27,8 +35,13 @@ SHAPES = [
 def triton_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ``fused`` backend takes the Triton kernels for CPU tensors too, where interpreted."""
     if INTERPRETED:
-        monkeypatch.setitem(fused.KERNELS, "cpu", "sbmgraph.ops.gpu")
-        fused._works.cache_clear()
+        monkeypatch.setattr(operator, "needs_csc", lambda device_type: True)
+        monkeypatch.setattr("sbmgraph.ops.edge_prob.needs_csc", lambda device_type: True)
+        monkeypatch.setattr(cpu, "forward", gpu.forward)
+        monkeypatch.setattr(cpu_backward, "backward", gpu_backward.backward)
+        monkeypatch.setattr(edge_dot_cpu, "forward", edge_dot_gpu.forward)
+        monkeypatch.setattr(edge_dot_cpu, "backward", edge_dot_gpu.backward)
+        monkeypatch.setattr(transpose_cpu, "transpose", transpose_gpu.transpose)
 
 
 @kernel_test
@@ -54,7 +67,7 @@ def test_equals_reference(shape: tuple, dtype: torch.dtype, estimator: str, use_
             dtype,
             estimator=estimator,
             use_bias=use_bias,
-            use_learned=use_bias,
+            use_sampled=use_bias,
         )
 
 
@@ -63,7 +76,7 @@ def test_nan_is_not_swallowed() -> None:
     problem = checks.random_problem(*SHAPES[0])
     problem.tensors["key"][3, 0, 0] = float("nan")
     found, exact = (
-        problem.results(*where, torch.float32) for where in ((DEVICE, "fused"), ("cpu", "pyg"))
+        problem.results(*where, torch.float32) for where in ((DEVICE, "fused"), ("cpu", "reference"))
     )
     for name in ("out", "grad of query", "grad of key"):
         assert torch.equal(found[name].isnan(), exact[name].isnan())
@@ -88,22 +101,22 @@ class Flat:
     def __init__(self, n: int, m: int, dv: int) -> None:
         problem = checks.random_problem(n, m, 1, 4, dv, 1)
         self.graph = problem.graph.to(DEVICE)
-        self.csr = (self.graph.rowptr, self.graph.col, 1)
         names = ("query", "key", "value")
         self.qkv = [problem.tensors[name].squeeze(1).to(DEVICE) for name in names]
         self.grad = problem.grad.squeeze(1).to(DEVICE)
-        self.factors = [problem.tensors[name].to(DEVICE) for name in ("Y", "Z")]
+        self.factors = Factors(*(problem.tensors[name].to(DEVICE) for name in ("Y", "Z")))
 
     def forward(self, dropout: float, seed: int) -> tuple[Tensor, Tensor]:
-        return gpu.attention_forward(*self.qkv, *self.csr, None, 0.5, dropout, seed)
+        options = Options(0.5, dropout, seed, "mask")
+        return gpu.forward(*self.qkv, self.graph.csr, None, options)
 
     def backward(
         self, dropout: float, seed: int, needs: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
-        out, lse = self.forward(dropout, seed)
-        inputs = (self.grad, *self.qkv, out, lse, *self.csr, *self.graph.csc())
-        options = (0.5, dropout, seed, "mask", needs)
-        return gpu.attention_backward(*inputs, None, *self.factors, None, *options)
+        results = self.forward(dropout, seed)
+        inputs = (self.grad, *self.qkv, self.graph.csr, self.graph.csc(), None, self.factors, None)
+        options = Options(0.5, dropout, seed, "mask")
+        return gpu_backward.backward(*inputs, results, options, needs)
 
     def dropout_factor(self, dropout: float, seed: int) -> Tensor:
         """What dropout multiplies each weight by, [n, m], NaN off the graph: values that name their
@@ -175,9 +188,10 @@ def test_edge_probabilities_equal_the_dense_product(clusters: int) -> None:
     )
     key, query = graph.edge_index
     expected = torch.einsum("nhk,mhk->nhm", rate, member)[query, graph.head, key]
-    csr = (graph.rowptr, graph.col, heads)
-    torch.testing.assert_close(gpu.edge_prob_forward(rate, member, *csr), expected)
-    unneeded = gpu.edge_prob_backward(expected, rate, member, *csr, *graph.csc(), (False, False))
+    factors = Factors(rate, member)
+    torch.testing.assert_close(edge_dot_gpu.forward(factors, graph.csr), expected)
+    csc = CSC(*graph.csc())
+    unneeded = edge_dot_gpu.backward(expected, factors, graph.csr, csc, (False, False))
     assert unneeded == (None, None)
 
 
@@ -189,9 +203,9 @@ def test_transpose_groups_edges_by_key_in_order(
 ) -> None:
     n, m, heads = shape
     if algorithm == "counting":
-        monkeypatch.setattr(gpu, "MIN_PARTS", 1)
+        monkeypatch.setattr(transpose_gpu, "MIN_PARTS", 1)
     graph = checks.random_graph(n, m, heads, 0.3, torch.Generator().manual_seed(0)).to(DEVICE)
-    colptr, row, perm = gpu.transpose(graph.rowptr, graph.col, heads, m)
+    colptr, row, perm = transpose_gpu.transpose(graph.rowptr, graph.col, heads, m)
     key, query = graph.edge_index
     column = key * heads + graph.head
     order = torch.argsort(column * n + query)
@@ -225,23 +239,27 @@ if not INTERPRETED:
     TYPES = (
         dict.fromkeys(FLOATS.split(), "*fp32")
         | dict.fromkeys(["rowptr", "colptr", "perm", "ptr", "table"], "*i64")
+        | dict.fromkeys(["graph", "query_ptr", "key_ptr"], "*i64")
         | dict.fromkeys(["col", "row", "index"], "*i32")
         | dict.fromkeys(["d", "dv", "clusters"], "i32:16")
         | dict.fromkeys(["heads", "num_queries", "num_keys", "others", "nodes", "parts"], "i32")
-        | {"scale": "fp32", "seed": "i64"}
+        | {"scale": "fp32", "dropout": "fp32", "seed": "i64"}
     )
 
     @pytest.mark.slow
     @pytest.mark.parametrize("channels", [32, 64, 128])
     def test_kernels_compile_for_an_h100(channels: int) -> None:
         """They assemble, and read rows 16 bytes at a time."""
-        meta = gpu._meta(channels, channels, torch.float32)
+        graph = checks.random_graph(3, 4, 1, 0.5, torch.Generator().manual_seed(0))
+        options = Options(1.0, 0.1, 0, "logit")
+        meta = dict(gpu.plan(graph.csr, channels, channels, torch.float32, options).meta)
         warps = meta.pop("num_warps")
-        constants = {**meta, "DROPOUT": 0.0, "LOGIT": True}
-        for kernel in (gpu._forward_kernel, gpu._backward_query_kernel, gpu._backward_key_kernel):
+        constants = {**meta, "LOGIT": True}
+        kernels = (gpu._forward_kernel, gpu_backward._query_kernel, gpu_backward._key_kernel)
+        for kernel in kernels:
             assert "ld.global.v4" in compile_for_hopper(kernel, TYPES, constants, warps)
-        constants = gpu._cluster_meta(channels, torch.float32)
+        constants = edge_dot_gpu._meta(channels, torch.float32)
         warps = constants.pop("num_warps")
-        compile_for_hopper(gpu._transpose_kernel, TYPES, {"EDGES": 256, "PLACE": True}, 2)
-        for kernel in (gpu._edge_prob_kernel, gpu._spmm_kernel):
+        compile_for_hopper(transpose_gpu._transpose_kernel, TYPES, {"EDGES": 256, "PLACE": True}, 2)
+        for kernel in (edge_dot_gpu._dot_kernel, edge_dot_gpu._spmm_kernel):
             assert "ld.global.v4" in compile_for_hopper(kernel, TYPES, constants, warps)

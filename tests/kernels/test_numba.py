@@ -5,31 +5,32 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sbmgraph import _jit
+from sbmgraph.kernels._numba import bits, math
+from sbmgraph.kernels._numba.jit import jit
 
 
-@_jit.jit
+@jit
 def _apply_exp(x, out):
     for i in range(x.size):
-        out[i] = _jit.exp(x[i])
+        out[i] = math.exp(x[i])
 
 
-@_jit.jit
+@jit
 def _apply_log(x, out):
     for i in range(x.size):
-        out[i] = _jit.log(x[i])
+        out[i] = math.log(x[i])
 
 
-@_jit.jit
+@jit
 def _apply_ranks(limits, low, high, values, out):
     for first in range(0, values.size, 16):
-        _jit.ranks(limits, low, high, values, first, out)
+        bits.ranks(limits, low, high, values, first, out)
 
 
-@_jit.jit
+@jit
 def _apply_marks(marks, words):
     for i in range(words.size):
-        words[i] = _jit.take_marks(marks, 64 * i)
+        words[i] = bits.take_marks(marks, 64 * i)
 
 
 def test_exp() -> None:

@@ -1,0 +1,129 @@
+r"""Which algorithm and layout make a layer's step cheapest: a model of its cost on each device.
+
+A step draws a graph, attends over it and goes back. It takes one of three forms,
+
+=========== ========== ======= =================================================================
+form        algorithm  layout  modelled cost
+=========== ========== ======= =================================================================
+``listed``  fastRG     CSR     fastRG + attention over edges
+``thinned`` dense      CSR     dense + listing the bits + attention over edges
+``tiled``   dense      bits    dense + attention in tiles
+=========== ========== ======= =================================================================
+
+each part linear in edges, pairs and nodes, and in what every one of these costs for a channel of the
+attention and a block of the model. The coefficients are nanoseconds of one core (CPU) or of the
+whole device (GPU), fitted by ``python benchmarks/fit_cost.py``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+FORMS = {"listed": ("fastrg", "csr"), "thinned": ("dense", "csr"), "tiled": ("dense", "bits")}
+
+
+class Size(NamedTuple):
+    """How much work a step is.
+
+    Attributes:
+        edges: Expected edges over all heads and graphs.
+        pairs: Pairs of a query and a key of the same graph, over all heads.
+        nodes: Query and key vertices.
+        clusters: Blocks of the model.
+        channels: Channels of a head.
+    """
+
+    edges: float
+    pairs: float
+    nodes: float
+    clusters: int
+    channels: int
+
+
+class Part(NamedTuple):
+    """Nanoseconds for an edge, a pair and a node, and more for each block or channel of one."""
+
+    edge: float = 0.0
+    edge_block: float = 0.0
+    edge_channel: float = 0.0
+    pair: float = 0.0
+    pair_block: float = 0.0
+    pair_channel: float = 0.0
+    node: float = 0.0
+    node_block: float = 0.0
+
+    def of(self, size: Size) -> float:
+        """The part's cost in nanoseconds."""
+        edge = self.edge + self.edge_block * size.clusters + self.edge_channel * size.channels
+        pair = self.pair + self.pair_block * size.clusters + self.pair_channel * size.channels
+        node = self.node + self.node_block * size.clusters
+        return edge * size.edges + pair * size.pairs + node * size.nodes
+
+
+class Device(NamedTuple):
+    """The parts of a step on one kind of device."""
+
+    fastrg: Part
+    dense: Part
+    listing: Part
+    edges: Part
+    tiles: Part
+
+    def of(self, form: str, size: Size) -> float:
+        """The modelled cost of a step in one of :data:`FORMS`."""
+        parts = {
+            "listed": (self.fastrg, self.edges),
+            "thinned": (self.dense, self.listing, self.edges),
+            "tiled": (self.dense, self.tiles),
+        }
+        return sum(part.of(size) for part in parts[form])
+
+
+CPU = Device(
+    fastrg=Part(edge=33.6, node_block=5.41),
+    dense=Part(pair=1.86, pair_block=0.0178),
+    listing=Part(edge=1.0, pair=0.1),
+    edges=Part(edge=8.0, edge_channel=0.2, edge_block=0.2),
+    tiles=Part(pair=3.0, pair_channel=0.1, pair_block=0.08),
+)
+"""Fitted on two threads of an AVX2 machine, times its cores."""
+
+GPU = Device(
+    fastrg=Part(edge=2e-2, node_block=1e-2),
+    dense=Part(pair=5e-3, pair_block=5e-5),
+    listing=Part(edge=5e-3, pair=1e-4),
+    edges=Part(edge=2e-2, edge_channel=1e-3, edge_block=5e-4),
+    tiles=Part(pair=1e-3, pair_channel=8e-5, pair_block=4e-5),
+)
+"""Estimates for an H100, from instruction counts of the compiled kernels and their memory traffic;
+no GPU has been timed."""
+
+
+def device_model(device_type: str) -> Device:
+    """The coefficients of a device type; the CPU's where there are none."""
+    return GPU if device_type == "cuda" else CPU
+
+
+def cheapest(
+    size: Size, device_type: str, algorithm: str, layout: str, tiles: bool
+) -> tuple[str, str]:
+    """The algorithm and layout of the cheapest form that the choices leave.
+
+    Args:
+        size: The work.
+        device_type: Where it is done.
+        algorithm: ``"fastrg"``, ``"dense"`` or ``"auto"``.
+        layout: ``"csr"``, ``"bits"`` or ``"auto"``.
+        tiles: Whether the device has tile kernels for what follows.
+    """
+    model = device_model(device_type)
+    left = [
+        form
+        for form, (its_algorithm, its_layout) in FORMS.items()
+        if algorithm in ("auto", its_algorithm)
+        and layout in ("auto", its_layout)
+        and (tiles or form != "tiled" or layout == "bits")
+    ]
+    if not left:  # fastRG asked for as bits
+        return algorithm, layout
+    return FORMS[min(left, key=lambda form: model.of(form, size))]
