@@ -37,7 +37,7 @@ def check_floating(name: str, value: Tensor) -> None:
     """``value`` must hold floating-point numbers that torch computes with."""
     if value.dtype not in FLOATING:
         raise ValueError(
-            f"'{name}' must be a tensor of float16, bfloat16, float32 or float64, got "
+            f"'{name}' must be a floating-point tensor (float16, bfloat16, float32 or float64), got "
             f"{describe(value)}"
         )
 

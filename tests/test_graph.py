@@ -101,7 +101,7 @@ def test_edges_of_one_head_on_one_graph() -> None:
         for h in range(graph.heads):
             expected = mask[queries, h][:, keys].nonzero().flip(1).T
             assert torch.equal(graph.edges_of(h, g), expected)
-    for head, number, name in ((2, 0, "head"), (-1, 0, "head"), (0, 9, "graph")):
+    for head, number, name in ((2, 0, "head"), (-1, 0, "head"), (0, 9, "graph_index")):
         with pytest.raises(ValueError, match=f"'{name}' must be an integer in"):
             graph.edges_of(head, number)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sbmgraph import SBM, SampledGraph, sample
+from sbmgraph.ops import edge_prob
 from tests.dense import dense_prob, random_sbm
 
 

@@ -232,3 +232,106 @@ def test_bad_input() -> None:
     fails("'dropout' must be a number", query, key, value, graph, dropout=1.0)
     fails("'bias' must hold one entry", query, key, value, graph, bias=query[0, 0])
     fails("'sampled' must be boolean", query, key, value, graph, sampled=graph.head)
+
+
+def infinite(edges: int, alive: list[int]) -> Tensor:
+    bias = torch.full((edges,), float("-inf"), dtype=torch.float64)
+    bias[alive] = 0.0
+    return bias
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("keys", [63, 64, 65, 129, 200])
+def test_rows_that_begin_with_masked_edges(backend: str, keys: int) -> None:
+    """Any number of biases of minus infinity before the first finite one."""
+    graph = SampledGraph.from_edge_index(torch.stack([torch.arange(keys), torch.zeros(keys).long()]))
+    ones = torch.ones(keys, 1, 1, dtype=torch.float64)
+    bias = infinite(keys, [keys - 1])
+    out = edge_attention(ones[:1], ones, ones, graph, bias=bias, backend=backend)
+    assert out.item() == 1
+
+
+@pytest.mark.parametrize("estimator", ["logit", "mask"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_edge_masked_by_its_bias_is_as_if_it_were_not_there(
+    backend: str, estimator: str
+) -> None:
+    """Outputs, weights and all gradients are those of the graph without the edges; a row whose
+    edges all are masked gives zeros."""
+    sbm, graph = problem()
+    leaves = [x.requires_grad_() for x in qkv()]
+    alive = torch.arange(graph.num_edges) % 3 > 0
+    alive &= graph.edge_index[1] != 2
+    kept = SampledGraph.from_edge_index(
+        graph.edge_index[:, alive], N, M, H, graph.head[alive], sbm.query_batch, sbm.key_batch
+    )
+    found = []
+    for edges, bias in (
+        (graph, torch.zeros(graph.num_edges, dtype=torch.float64).masked_fill(~alive, -torch.inf)),
+        (kept, None),
+    ):
+        model = require_grad(sbm)
+        out, weights = edge_attention(
+            *leaves, edges, model, estimator, backend=backend, bias=bias, return_weights=True
+        )
+        inputs = (*leaves, model.query_membership, model.key_membership, model.affinity)
+        weights = weights.detach()
+        assert edges is kept or not weights[~alive].any()
+        weights = weights if edges is kept else weights[alive]
+        found.append([out, weights, *torch.autograd.grad(out.square().sum(), inputs)])
+    assert not found[0][0][2].any()
+    for mine, expected in zip(*found, strict=True):
+        close(mine, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_model_serves_any_number_of_passes(backend: str) -> None:
+    sbm, graph = problem()
+    sbm = require_grad(sbm)
+    grads = []
+    for _ in range(3):
+        query, key, value = (x.requires_grad_() for x in qkv())
+        out = edge_attention(query, key, value, graph, sbm, backend=backend)
+        grads.append(torch.autograd.grad(out.square().sum(), sbm.affinity)[0])
+    assert torch.equal(grads[0], grads[1])
+    assert torch.equal(grads[0], grads[2])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_model_made_without_gradients_is_used_with_them(backend: str) -> None:
+    """Nothing that a model or a graph keeps belongs to the mode of its first reader."""
+    sbm, graph = problem()
+    with torch.inference_mode():
+        expected = edge_attention(*qkv(), graph, sbm, backend=backend)
+        graph.csc(), sbm.rate, sbm.expected_density()
+    query, key, value = (x.requires_grad_() for x in qkv())
+    out = edge_attention(query, key, value, graph, sbm, backend=backend)
+    out.sum().backward()
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_is_the_same_in_every_backend(backend: str) -> None:
+    _, graph = problem()
+    leaves = qkv()
+    found = []
+    for name in (backend, "reference"):
+        torch.manual_seed(1)
+        found.append(
+            edge_attention(*leaves, graph, dropout=0.4, training=True, backend=name)
+        )
+    close(*found)
+
+
+def test_an_older_name_of_an_argument_warns() -> None:
+    sbm, graph = problem()
+    chosen = torch.ones(graph.num_edges, dtype=torch.bool)
+    with pytest.warns(DeprecationWarning, match="'sampled'"):
+        edge_attention(*qkv(), graph, sbm, learned=chosen)
+
+
+def test_scale_must_be_finite() -> None:
+    _, graph = problem()
+    for scale in (float("nan"), float("inf"), "1"):
+        with pytest.raises(ValueError, match="'scale' must be a finite number"):
+            edge_attention(*qkv(), graph, scale=scale)
