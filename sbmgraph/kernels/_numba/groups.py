@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from sbmgraph.kernels._numba.threads import CHUNKS_PER_THREAD
 from sbmgraph.kernels.model import EdgeModel, graph_of_nodes
-from sbmgraph.ops.threads import CHUNKS_PER_THREAD
 
 
 def by_group(model: EdgeModel) -> np.ndarray:

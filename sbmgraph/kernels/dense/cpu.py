@@ -15,18 +15,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from sbmgraph._jit import inline, jit
 from sbmgraph.kernels._numba.groups import by_group, cut, ranges
+from sbmgraph.kernels._numba.jit import inline, jit
 from sbmgraph.kernels._numba.law import one_minus_exp
 from sbmgraph.kernels._numba.panels import PANEL, products, word_below
 from sbmgraph.kernels._numba.random import row_uniforms
+from sbmgraph.kernels._numba.threads import parallel_for
 from sbmgraph.kernels.bits import Bits, empty_bits
 from sbmgraph.kernels.bits.layout import num_words
 from sbmgraph.kernels.model import EdgeModel
 from sbmgraph.kernels.random import DENSE
-from sbmgraph.ops.threads import parallel_for
 
 HEIGHT = 60
 """Query vertices of a piece, a multiple of the six rows that meet a panel at once: their rates stay
@@ -179,9 +178,7 @@ def _sample_pieces(start, stop, pieces, rows, problem, panels, words):
                     place[min(r + 4, end)],
                     place[min(r + 5, end)],
                 )
-                products(
-                    problem.rate, six, panels.member, base, depth, problem.exploration, prob
-                )
+                products(problem.rate, six, panels.member, base, depth, problem.exploration, prob)
                 for q in range(min(6, height - r)):
                     if problem.poisson:
                         _under_poisson(prob, q)

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph._jit import LANES, jit
 from sbmgraph.kernels._numba.groups import by_group, cut, group_of, ranges
+from sbmgraph.kernels._numba.jit import jit
+from sbmgraph.kernels._numba.lanes import LANES
+from sbmgraph.kernels._numba.threads import parallel_for
 from sbmgraph.kernels.bits import Bits, bits_to_csr, word_pointers
 from sbmgraph.kernels.dense import cpu as dense_cpu
 from sbmgraph.kernels.fastrg.cpu_rows import (
@@ -35,7 +37,6 @@ from sbmgraph.kernels.fastrg.cpu_rows import (
 from sbmgraph.kernels.fastrg.cpu_tables import Problem, tabulate
 from sbmgraph.kernels.fastrg.plan import MAX_BOUND, SMALLEST_BOUND
 from sbmgraph.kernels.model import EdgeModel
-from sbmgraph.ops.threads import parallel_for
 
 PIECE = 512
 """Query vertices of a piece."""
@@ -197,9 +198,7 @@ def _sample_pieces(start, stop, pieces, rows, found, problem, blocks, excess, co
             while informed > 0 and draws.hits[informed - 1] == clusters:
                 informed -= 1
             if blocks.direct[g, h]:
-                kept = by_rejection(
-                    informed, h, low, blocks.share, problem.member, largest, draws
-                )
+                kept = by_rejection(informed, h, low, blocks.share, problem.member, largest, draws)
             else:
                 by_table(informed, h, low, blocks.table, draws)
                 kept = informed
@@ -225,5 +224,3 @@ def _sample_pieces(start, stop, pieces, rows, found, problem, blocks, excess, co
                 )
             count[vertex] = size - before
     return found[:size]
-
-

@@ -15,7 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sbmgraph._jit import dot, inline, log, ranks, take_marks, trailing_zeros
+from sbmgraph.kernels._numba.bits import ranks, take_marks, trailing_zeros
+from sbmgraph.kernels._numba.dots import dot
+from sbmgraph.kernels._numba.jit import inline
+from sbmgraph.kernels._numba.math import log
 from sbmgraph.kernels._numba.random import DRAWS, draw_bits, edge_uniforms
 from sbmgraph.kernels.random import PROPOSAL, THINNING
 
@@ -194,9 +197,7 @@ def thin(found, start, stop, row, low, problem, place, base, excess, uniforms):
     """
     width = problem.rate.shape[1]
     for t in range(start, stop, 8):
-        edge_uniforms(
-            row.seed, row.vertex, row.graph, found, low, t, THINNING, uniforms, t - start
-        )
+        edge_uniforms(row.seed, row.vertex, row.graph, found, low, t, THINNING, uniforms, t - start)
     unsure = np.empty(4, np.int64)
     waiting, kept = 0, start
     doubt = np.float32(1.0 / excess)

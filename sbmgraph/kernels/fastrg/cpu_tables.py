@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sbmgraph._jit import LANES, inline, jit
 from sbmgraph.kernels._numba.groups import ranges
-from sbmgraph.ops.threads import parallel_for
+from sbmgraph.kernels._numba.jit import inline, jit
+from sbmgraph.kernels._numba.lanes import LANES
+from sbmgraph.kernels._numba.threads import parallel_for
 
 TABLE_PAYS = 2.0
 """Rejected proposals per key and block from which alias tables are worth their construction."""

@@ -77,9 +77,7 @@ def _proposals(model: EdgeModel, plan_: Plan, seed: int) -> Tensor:
     return torch.cat(edges)
 
 
-def _draws(
-    model: EdgeModel, plan_: Plan, rows: Tensor, number: Tensor, seed: int
-) -> random.Words:
+def _draws(model: EdgeModel, plan_: Plan, rows: Tensor, number: Tensor, seed: int) -> random.Words:
     graph = plan_.graph[rows // model.heads]
     vertex = rows - model.query_ptr[graph] * model.heads
     return random.random_bits(
@@ -120,17 +118,13 @@ def _edges(
     return row * model.num_keys + low + key
 
 
-def _thinned(
-    model: EdgeModel, plan_: Plan, exploration: float, seed: int, edge: Tensor
-) -> Tensor:
+def _thinned(model: EdgeModel, plan_: Plan, exploration: float, seed: int, edge: Tensor) -> Tensor:
     """The edges that stay under the Bernoulli law."""
     row = edge.div(model.num_keys, rounding_mode="floor")
     key = edge - row * model.num_keys
     graph = plan_.graph[row // model.heads]
     vertex = row - model.query_ptr[graph] * model.heads
-    number = random.edge_bits(
-        seed, vertex, graph, key - model.key_ptr[graph], random.THINNING
-    )
+    number = random.edge_bits(seed, vertex, graph, key - model.key_ptr[graph], random.THINNING)
     prob = _probabilities(model, row, key, exploration)
     proposed = -torch.expm1(-plan_.excess[row] * prob)
     return edge[random.uniform(number) * proposed < prob]
