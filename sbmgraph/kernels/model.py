@@ -61,3 +61,11 @@ def graph_of_nodes(ptr: Tensor, num_nodes: int) -> Tensor:
     """The graph of each node, int64 of shape :obj:`[num_nodes]`, of offsets ``ptr``."""
     nodes = torch.arange(num_nodes, dtype=torch.int64, device=ptr.device)
     return torch.searchsorted(ptr, nodes, right=True) - 1
+
+
+def tiny_model(device: torch.device) -> EdgeModel:
+    """A model of two queries and three keys, on which a device's kernels are tried."""
+    rate = torch.full((2, 1, 1), 0.5, dtype=torch.float32, device=device)
+    member = torch.full((3, 1, 1), 0.5, dtype=torch.float32, device=device)
+    ptr = [torch.tensor([0, size], dtype=torch.int64, device=device) for size in (2, 3)]
+    return EdgeModel(rate, member, *ptr)

@@ -10,7 +10,6 @@ from numba.extending import intrinsic
 
 from sbmgraph.kernels._numba.lanes import (
     LANES,
-    broadcast,
     element_type,
     indices_of,
     lane_sums,
@@ -114,53 +113,5 @@ def _dots(
     return signature, generate
 
 
-@intrinsic
-def _multiply(typing: Any, a: Any, rows: Any, b: Any, first: Any, depth: Any, out: Any) -> Any:
-    """``out[t, :] = sum of a[rows[t], k] * b[first + k, :]`` over ``k < depth``.
-
-    ``b`` has ``2 * LANES`` columns; the sums stay in registers.
-    """
-    signature = types.void(a, rows, b, first, depth, out)
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        element = element_type(a.dtype)
-        vector = ir.VectorType(element, LANES)
-        align = a.dtype.bitwidth // 8
-        integer = ir.IntType(64)
-        zero = ir.Constant(integer, 0)
-        cast = lambda k: context.cast(builder, args[k], sig.args[k], types.intp)  # noqa: E731
-        lefts = [
-            row_pointer(context, builder, a, args[0], row, zero)
-            for row in indices_of(context, builder, args[1], rows)
-        ]
-        right = row_pointer(context, builder, b, args[2], cast(3), zero)
-        target = row_pointer(context, builder, out, args[5], zero, zero)
-        zeros = ir.Constant(vector, [0.0] * LANES)
-        sums = [[cgutils.alloca_once_value(builder, zeros) for _ in range(2)] for _ in lefts]
-        with cgutils.for_range_slice(builder, zero, cast(4), ir.Constant(integer, 1)) as (k, _):
-            base = builder.mul(k, ir.Constant(integer, 2 * LANES))
-            offsets = [base, builder.add(base, ir.Constant(integer, LANES))]
-            columns = [load(builder, right, offset, vector, align) for offset in offsets]
-            for left, pair in zip(lefts, sums, strict=True):
-                factor = broadcast(builder, builder.load(builder.gep(left, [k])), vector)
-                for column, total in zip(columns, pair, strict=True):
-                    product = builder.fmul(factor, column, flags=("contract",))
-                    value = builder.fadd(builder.load(total), product, flags=("contract",))
-                    builder.store(value, total)
-        position = 0
-        for pair in sums:
-            for total in pair:
-                offset = ir.Constant(integer, position)
-                place = vector_at(builder, target, offset, vector)
-                builder.store(builder.load(total), place).align = align
-                position += LANES
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-
-
 dot: Any = _dot
 dots: Any = _dots
-multiply: Any = _multiply

@@ -66,8 +66,7 @@ def _side_by_side(builder: Any, words: list[ir.Value]) -> ir.Value:
     """Four vectors as one, lane by lane: the numbers of successive keys."""
     pair = [lane + shift for lane in range(COUNTERS) for shift in (0, COUNTERS)]
     even, odd = (
-        builder.shuffle_vector(a, b, _lanes(2 * COUNTERS, pair))
-        for a, b in (words[:2], words[2:])
+        builder.shuffle_vector(a, b, _lanes(2 * COUNTERS, pair)) for a, b in (words[:2], words[2:])
     )
     four = [
         lane + shift + t
@@ -210,5 +209,3 @@ def philox(seed, c0, c1, c2, c3):
         )
         key0, key1 = (key0 + _W0) & _LOW, (key1 + _W1) & _LOW
     return c0, c1, c2, c3
-
-

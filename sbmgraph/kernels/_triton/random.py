@@ -30,6 +30,23 @@ def random_bits(seed, a, b, c, d):
 
 
 @triton.jit
+def edge_bits(seed, vertex, graph, key, purpose):
+    """The 31-bit integers of query vertices and keys, both numbered inside their graph."""
+    a, b, c, d = random_bits(seed, vertex, graph, key // 4, purpose)
+    word = key % 4
+    return tl.where(word < 2, tl.where(word == 0, a, b), tl.where(word == 2, c, d))
+
+
+@triton.jit
+def tile_bits(seed, vertex, graph, first, purpose, KEYS: tl.constexpr):
+    """The 31-bit integers of query vertices [ROWS] and KEYS keys from ``first``, a multiple of 4,
+    on: [ROWS, KEYS], four keys a counter."""
+    four = first // 4 + tl.arange(0, KEYS // 4)
+    a, b, c, d = random_bits(seed, vertex[:, None], graph, four[None, :], purpose)
+    return tl.join(tl.join(a, c), tl.join(b, d)).reshape(vertex.shape[0], KEYS)
+
+
+@triton.jit
 def uniform(bits):
     """A float32 in [0, 1) of a 31-bit integer."""
     return bits.to(tl.float32) * BELOW_ONE

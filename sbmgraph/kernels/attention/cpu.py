@@ -23,9 +23,9 @@ from torch import Tensor
 
 from sbmgraph.kernels._numba import layout
 from sbmgraph.kernels._numba.dots import DOTS, dots
+from sbmgraph.kernels._numba.dropout import keeps
 from sbmgraph.kernels._numba.jit import inline, jit
 from sbmgraph.kernels._numba.math import exp
-from sbmgraph.kernels._numba.dropout import keeps
 from sbmgraph.kernels._numba.rows import add_rows
 from sbmgraph.kernels._numba.threads import parallel_for, split_heads
 from sbmgraph.kernels.csr import CSR

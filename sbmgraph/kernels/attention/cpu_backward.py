@@ -27,13 +27,13 @@ from torch import Tensor
 
 from sbmgraph.kernels._numba import layout
 from sbmgraph.kernels._numba.dots import DOTS, dots
+from sbmgraph.kernels._numba.dropout import keeps
 from sbmgraph.kernels._numba.jit import inline, jit
 from sbmgraph.kernels._numba.lanes import LANES
 from sbmgraph.kernels._numba.math import exp
-from sbmgraph.kernels._numba.dropout import keeps
 from sbmgraph.kernels._numba.rows import add_rows, scatter_row
 from sbmgraph.kernels._numba.threads import parallel_for, split_tables
-from sbmgraph.kernels.attention.cpu import BLOCK, Edges, edges_of, graph_of
+from sbmgraph.kernels.attention.cpu import BLOCK, edges_of, graph_of
 from sbmgraph.kernels.csr import CSC, CSR
 from sbmgraph.kernels.edge_dot.cpu import (
     Products,

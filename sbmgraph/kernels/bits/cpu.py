@@ -12,8 +12,8 @@ from torch import Tensor
 from sbmgraph.kernels._numba.bits import bits as popcount
 from sbmgraph.kernels._numba.bits import trailing_zeros
 from sbmgraph.kernels._numba.jit import inline, jit
-from sbmgraph.kernels.bits.layout import Bits
 from sbmgraph.kernels._numba.threads import num_chunks, parallel_for
+from sbmgraph.kernels.bits.layout import Bits
 
 WORDS_PER_EDGE = 4
 """Words that are read in the time of an edge's work, about."""
@@ -33,9 +33,7 @@ def to_csr(bits: Bits, rows: int) -> tuple[Tensor, Tensor]:
     torch.cumsum(degrees(bits, rows), 0, out=rowptr[1:])
     col = torch.empty(int(rowptr[-1]), dtype=torch.int32, device="cpu")
     layout = _arrays(bits)
-    parallel_for(
-        lambda a, b: _list(a, b, layout, rowptr.numpy(), col.numpy()), _ranges(bits, rows)
-    )
+    parallel_for(lambda a, b: _list(a, b, layout, rowptr.numpy(), col.numpy()), _ranges(bits, rows))
     return rowptr, col
 
 

@@ -7,13 +7,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from sbmgraph import SBM
-from sbmgraph.ops import fused
-from sbmgraph.sampling import cpu, sample
+from sbmgraph import SBM, sample
+from sbmgraph.kernels import dense, fastrg
+from sbmgraph.kernels.dense import cpu as dense_cpu
+from sbmgraph.kernels.fastrg import cpu as fastrg_cpu
+from sbmgraph.kernels.fastrg import cpu_tables
+from sbmgraph.kernels.probe import Probe
 from tests.dense import dense_prob
-from tests.sampling import checks
+from tests.kernels import sampling as checks
 
-SAMPLERS = {"fastrg": cpu.sample_fastrg, "dense": cpu.sample_dense}
+KERNELS = {"fastrg": fastrg_cpu, "dense": dense_cpu}
+SAMPLERS = {name: checks.lister(kernel) for name, kernel in KERNELS.items()}
 
 law = pytest.mark.parametrize("law", ["bernoulli", "poisson"])
 algorithm = pytest.mark.parametrize("algorithm", SAMPLERS)
@@ -62,7 +66,7 @@ def test_degrees_over_many_tiles(
     """Degrees of 700 queries and of 900 keys, standardised: their largest passes 6.5 with a chance
     below 1e-6, and the mean of their squares lies within 6 standard errors of 1. The densities make
     less than one, a few and many proposals for each block of a row."""
-    monkeypatch.setattr(cpu, "TABLE_PAYS", tables * density)
+    monkeypatch.setattr(cpu_tables, "TABLE_PAYS", tables * density)
     run = SAMPLERS[algorithm]
     sbm = skewed(700, 900, density)
     prob = dense_prob(sbm).double()
@@ -133,9 +137,9 @@ def test_public_sample_uses_the_compiled_code(
     def spy(name: str, run: Callable) -> Callable:
         return lambda *args: calls.append(name) or run(*args)
 
-    assert fused.is_available("cpu")
-    for name, run in SAMPLERS.items():
-        monkeypatch.setattr(cpu, f"sample_{name}", spy(name, run))
+    for name, kernel in KERNELS.items():
+        assert kernel is {"fastrg": fastrg, "dense": dense}[name].sampler(torch.device("cpu"))
+        monkeypatch.setattr(kernel, "sample", spy(name, kernel.sample))
     sample(skewed(20, 30, 0.1), algorithm=algorithm)
     assert len(calls) == 1
     assert algorithm in (calls[0], "auto")
@@ -145,12 +149,8 @@ def test_without_compiled_code_the_reference_runs(monkeypatch: pytest.MonkeyPatc
     def missing(device: torch.device) -> None:
         raise ImportError("No module named 'numba'")
 
-    monkeypatch.setattr(fused, "kernels", missing)
-    fused._works.cache_clear()
-    try:
-        sbm = skewed(20, 30, 0.1)
-        with pytest.warns(RuntimeWarning, match="slower PyTorch code"):
-            graph = sample(sbm, algorithm="dense", generator=torch.Generator().manual_seed(0))
-    finally:
-        fused._works.cache_clear()
+    monkeypatch.setattr(dense, "PROBE", Probe("dense sampling", missing))
+    sbm = skewed(20, 30, 0.1)
+    with pytest.warns(RuntimeWarning, match="slower PyTorch code"):
+        graph = sample(sbm, algorithm="dense", generator=torch.Generator().manual_seed(0))
     assert graph.num_queries == 20

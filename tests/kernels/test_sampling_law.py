@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from scipy import stats
 from torch import Tensor
 
 from sbmgraph import SBM, SampledGraph, sample
-from sbmgraph.sampling import reference
+from sbmgraph.kernels.bits import bits_to_csr
+from sbmgraph.kernels.dense import reference as dense
+from sbmgraph.kernels.fastrg import reference as fastrg
+from sbmgraph.kernels.model import EdgeModel
 from tests.dense import dense_prob, random_sbm
 
 ERROR_RATE = 1e-6
@@ -75,12 +79,26 @@ def check_law(present: Tensor, prob: Tensor) -> None:
         assert z.abs().max().item() < limit, "two edges are correlated"
 
 
+REFERENCE = {"fastrg": fastrg, "dense": dense}
+
+
 def run_reference(
-    sbm: SBM, law: str, algorithm: str, exploration: float, seed: int, module=reference
-):
-    run = {"fastrg": module.sample_fastrg, "dense": module.sample_dense}[algorithm]
-    rowptr, col = run(sbm, law, exploration, seed)
-    return SampledGraph.from_csr(rowptr, col, sbm.num_keys, sbm.heads, sbm.query_batch, sbm.key_batch)
+    sbm: SBM,
+    law: str,
+    algorithm: str,
+    exploration: float,
+    seed: int,
+    module: types.ModuleType | None = None,
+    rate: Tensor | None = None,
+) -> SampledGraph:
+    nodes = sbm.nodes
+    rate = sbm.rate if rate is None else rate
+    model = EdgeModel(rate, sbm.key_membership, nodes.query_ptr, nodes.key_ptr)
+    found = (module or REFERENCE[algorithm]).sample(model, law, exploration, seed)
+    if algorithm == "dense":
+        found = bits_to_csr(found)
+    rest = (sbm.num_keys, sbm.heads, sbm.query_batch, sbm.key_batch)
+    return SampledGraph.from_csr(*found, *rest)
 
 
 def run_public(sbm: SBM, law: str, algorithm: str, exploration: float, seed: int) -> SampledGraph:
@@ -154,34 +172,45 @@ def test_probabilities_above_one_are_certain() -> None:
 
 
 MUTATIONS = {
-    "B transposed": ("sbm.rate", "_transposed_rate(sbm)", "fastrg"),
-    "thinning left out": ("edge = edge[uniform * proposed < prob]", "pass", "fastrg"),
+    "thinning left out": (
+        "edge = _thinned(model, plan_, exploration, seed, edge)",
+        "pass",
+        "fastrg",
+    ),
     "a neighbour's key allowed": (
-        "low, high = key_ptr[graph : graph + 2]",
-        "low, high = key_ptr[graph], min(key_ptr[graph + 1] + 1, key_ptr[-1])",
+        "low, high = key_ptr[g : g + 2]",
+        "low, high = key_ptr[g], min(key_ptr[g + 1] + 1, key_ptr[-1])",
         "dense",
     ),
 }
 
 
-def transposed_rate(sbm: SBM) -> Tensor:
-    return torch.einsum("nhk,hlk->nhl", sbm.query_membership, sbm.affinity).contiguous()
+def check_reference(algorithm: str, **changes: Any) -> None:
+    sbm = problem(0.3)
+    many = replicate(sbm, 1500)
+    if "rate" in changes:
+        changes["rate"] = changes["rate"](many)
+    graph = run_reference(many, "bernoulli", algorithm, 0.0, 17, **changes)
+    expected = expected_frequency(sbm, "bernoulli", 0.0)
+    check_law(indicators(graph, 5, 7, 1500), expected)
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_checks_catch_planted_bugs(name: str) -> None:
     before, after, algorithm = MUTATIONS[name]
-    source = inspect.getsource(reference)
+    source = inspect.getsource(REFERENCE[algorithm])
     assert before in source
     mutant = types.ModuleType("mutant")
-    mutant.__dict__["_transposed_rate"] = transposed_rate
     exec(compile(source.replace(before, after), "mutant", "exec"), mutant.__dict__)
-    sbm = problem(0.3)
-    many = replicate(sbm, 1500)
-    graph = run_reference(many, "bernoulli", algorithm, 0.0, 17, module=mutant)
     with pytest.raises(AssertionError):
-        check_law(indicators(graph, 5, 7, 1500), expected_frequency(sbm, "bernoulli", 0.0))
-    check_law(
-        indicators(run_reference(many, "bernoulli", algorithm, 0.0, 17), 5, 7, 1500),
-        expected_frequency(sbm, "bernoulli", 0.0),
-    )
+        check_reference(algorithm, module=mutant)
+    check_reference(algorithm)
+
+
+@pytest.mark.parametrize("algorithm", REFERENCE)
+def test_the_checks_catch_a_transposed_affinity(algorithm: str) -> None:
+    def transposed(sbm: SBM) -> Tensor:
+        return torch.einsum("nhk,hlk->nhl", sbm.query_membership, sbm.affinity).contiguous()
+
+    with pytest.raises(AssertionError):
+        check_reference(algorithm, rate=transposed)

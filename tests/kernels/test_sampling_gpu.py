@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 import pytest
@@ -10,25 +9,30 @@ import torch
 
 from sbmgraph import SBM, SampledGraph, record
 from sbmgraph.nn import SBMConv
-from sbmgraph.ops import fused
 from tests.dense import dense_prob, random_sbm
-from tests.sampling import checks
-from tests.sampling.test_law import check_law, problem
+from tests.kernels import sampling as checks
+from tests.kernels.test_sampling_law import check_law, problem
 from tests.triton_runs import DEVICE, INTERPRETED, compile_for_hopper, kernel_test, run_interpreted
 
-gpu = pytest.importorskip("sbmgraph.sampling.gpu", exc_type=ImportError)
+fastrg_gpu = pytest.importorskip("sbmgraph.kernels.fastrg.gpu", exc_type=ImportError)
 
-SAMPLERS = {"fastrg": gpu.sample_fastrg, "dense": gpu.sample_dense}
+from sbmgraph.kernels._triton.launch import pad as triton_pad  # noqa: E402
+from sbmgraph.kernels.bits import gpu as bits_gpu  # noqa: E402
+from sbmgraph.kernels.dense import cpu as dense_cpu  # noqa: E402
+from sbmgraph.kernels.dense import gpu as dense_gpu  # noqa: E402
+from sbmgraph.kernels.fastrg import cpu as fastrg_cpu  # noqa: E402
+
+SAMPLERS = {"fastrg": checks.lister(fastrg_gpu), "dense": checks.lister(dense_gpu)}
 LAWS = ["bernoulli", "poisson"]
 
 
 def set_sizes(monkeypatch: pytest.MonkeyPatch, rows: int, draws: int, entries: int) -> None:
     """Interpreted programs cost about the same whatever their width: few wide ones are faster."""
     if INTERPRETED:
-        monkeypatch.setattr(gpu, "PROPOSAL_ROWS", rows)
-        monkeypatch.setattr(gpu, "PROPOSAL_DRAWS", draws)
-        monkeypatch.setattr(gpu, "READ_ENTRIES", entries)
-        monkeypatch.setattr(gpu, "TILE_ROWS", rows)
+        monkeypatch.setattr(fastrg_gpu, "ROWS", rows)
+        monkeypatch.setattr(fastrg_gpu, "DRAWS", draws)
+        monkeypatch.setattr(bits_gpu, "ROWS", max(entries // bits_gpu.WORDS, 1))
+        monkeypatch.setattr(dense_gpu, "QUERIES", rows)
 
 
 @pytest.fixture
@@ -105,7 +109,7 @@ def test_repeated_proposals_are_thinned_as_one() -> None:
     """One likely key makes unlikely ones' proposals frequent, and their thinning strong."""
     member = torch.tensor([0.85, 0.4, 0.4, 0.2, 0.0]).view(5, 1, 1)
     sbm = SBM(torch.ones(1, 1, 1), member, torch.ones(1, 1, 1))
-    check_frequencies(gpu.sample_fastrg, sbm, "bernoulli", 0.0, 8000)
+    check_frequencies(SAMPLERS["fastrg"], sbm, "bernoulli", 0.0, 8000)
 
 
 @kernel_test
@@ -122,7 +126,7 @@ def test_the_check_catches_a_transposed_affinity() -> None:
 
     def wrong(sbm: SBM, *args) -> tuple[torch.Tensor, torch.Tensor]:
         many = repeat_queries(turned, 1500)
-        return gpu.sample_fastrg(checks.move(many, DEVICE), *args)
+        return SAMPLERS["fastrg"](checks.move(many, DEVICE), *args)
 
     with pytest.raises(AssertionError):
         check_frequencies(wrong, sbm, "bernoulli", 0.0, 1500)
@@ -155,14 +159,14 @@ def test_a_graph_does_not_depend_on_those_behind_it(algorithm: str) -> None:
 def test_the_way_work_is_cut_changes_nothing(
     algorithm: str, law: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parts of the bitmap, tiles, spans, and (fastRG) sorting in place of the bitmap."""
-    sbm = random_sbm(11, 150, 2, clusters=3, scale=0.5, dtype=torch.float32)
+    """Tiles, spans and depths; of fastRG, parts of the bitmap, and sorting in its place."""
+    sbm = random_sbm(11, 150, 2, clusters=19, scale=0.5, dtype=torch.float32)
     whole = draw(SAMPLERS[algorithm], sbm, law, 0.05, 3)
-    cuts = {"MAX_WORDS": 30, "TILE_SPAN": 64, "TILE_ROWS": 16}
+    module, cuts = dense_gpu, {"SPAN": 64, "QUERIES": 16, "DEPTH": 16}
     if algorithm == "fastrg":
-        cuts = {"MAX_WORDS": 30, "MAX_BITMAP_KEYS": 4}
+        module, cuts = fastrg_gpu, {"MAX_WORDS": 30, "MAX_BITMAP_KEYS": 4}
     for name, value in cuts.items():
-        monkeypatch.setattr(gpu, name, value)
+        monkeypatch.setattr(module, name, value)
         cut = draw(SAMPLERS[algorithm], sbm, law, 0.05, 3)
         assert torch.equal(cut.rowptr, whole.rowptr), name
         assert torch.equal(cut.col, whole.col), name
@@ -200,9 +204,8 @@ def test_empty_graphs(algorithm: str, sizes: tuple[list[int], list[int]]) -> Non
 def test_a_layer_trains_on_the_kernels(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sampling and attention through the public interface; every parameter takes a gradient."""
     if INTERPRETED:
-        kernels = importlib.import_module("sbmgraph.sampling.sample").KERNELS
-        monkeypatch.setitem(kernels, "cpu", "sbmgraph.sampling.gpu")
-        monkeypatch.setitem(fused.KERNELS, "cpu", "sbmgraph.ops.gpu")
+        monkeypatch.setattr(dense_cpu, "sample", dense_gpu.sample)
+        monkeypatch.setattr(fastrg_cpu, "sample", fastrg_gpu.sample)
     conv = SBMConv(6, 4, heads=2, num_clusters=3, algorithm=algorithm).to(DEVICE)
     batch = torch.tensor([0, 0, 0, 1, 1], device=DEVICE)
     with record(conv) as runs:
@@ -219,32 +222,45 @@ if not INTERPRETED:
     def test_in_tritons_interpreter() -> None:
         run_interpreted(__file__)
 
+    INDEX = [
+        "graph", "query_ptr", "part_ptr", "key_ptr", "word_ptr", "tile_ptr", "tile_graph", "rowptr"
+    ]  # fmt: skip
     TYPES = (
-        dict.fromkeys(["rate", "member", "cumulative", "excess"], "*fp32")
-        | dict.fromkeys(
-            ["graph", "query_ptr", "key_ptr", "start_ptr", "word_ptr", "rowptr"], "*i64"
-        )
-        | dict.fromkeys(["tile_ptr", "tile_graph"], "*i64")
-        | dict.fromkeys(["table", "out", "bits"], "*i32")
-        | dict.fromkeys(["heads", "num_keys", "num_graphs", "first_row", "last_row"], "i32")
-        | dict.fromkeys(["first_node", "last_node"], "i32")
+        dict.fromkeys(["rate", "member", "axis", "excess"], "*fp32")
+        | dict.fromkeys(INDEX, "*i64")
+        | dict.fromkeys(["table", "out", "words", "col"], "*i32")
+        | dict.fromkeys(["heads", "num_keys", "num_graphs", "num_rows"], "i32")
+        | dict.fromkeys(["first_row", "last_row"], "i32")
         | {"clusters": "i32:16", "exploration": "fp32", "seed": "i64", "chosen": "*u8"}
+        | {"place_ptr": "*i64"}
     )
+    HALVES = dict.fromkeys(["rate", "rate_low", "member", "member_low"], "*bf16")
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("mode", [gpu.BITS, gpu.COUNT, gpu.LIST])
+    @pytest.mark.parametrize("mode", [fastrg_gpu.BITS, fastrg_gpu.COUNT, fastrg_gpu.LIST])
     def test_proposals_compile_for_an_h100(mode) -> None:
-        sizes = {"ROWS": gpu.PROPOSAL_ROWS, "DRAWS": gpu.PROPOSAL_DRAWS, "K": 4}
-        constants = {**sizes, "THIN": True, "MODE": mode.value}
-        types = TYPES if mode.value == gpu.BITS.value else {**TYPES, "out": "*i64"}
-        code = compile_for_hopper(gpu._propose_kernel, types, constants, 1)
-        assert ("red.global" in code or "atom.global" in code) == (mode.value == gpu.BITS.value)
+        sizes = {"ROWS": fastrg_gpu.ROWS, "DRAWS": fastrg_gpu.DRAWS, "BLOCKS": 4}
+        constants = {**sizes, "THIN": True, "MODE": mode.value, "PROPOSES": 1, "THINS": 2}
+        types = TYPES if mode.value == fastrg_gpu.BITS.value else {**TYPES, "out": "*i64"}
+        code = compile_for_hopper(fastrg_gpu._propose_kernel, types, constants, 1)
+        is_bits = mode.value == fastrg_gpu.BITS.value
+        assert ("red.global" in code or "atom.global" in code) == is_bits
 
     @pytest.mark.slow
-    def test_dense_and_reading_compile_for_an_h100() -> None:
-        tile = {"ROWS": gpu.TILE_ROWS, "KEYS": gpu.TILE_KEYS, "SPAN": gpu.TILE_SPAN, "K": 32}
-        code = compile_for_hopper(gpu._dense_kernel, TYPES, {**tile, "POISSON": False}, 4)
-        assert "fma.rn.f32" in code
-        constants = {"ROWS": 4, "WORDS": 128, "FILL": True}
-        code = compile_for_hopper(gpu._read_kernel, TYPES, constants, 4)
+    @pytest.mark.parametrize("law", LAWS)
+    @pytest.mark.parametrize("clusters", [32, 128, 200])
+    def test_dense_tiles_compile_for_an_h100(law: str, clusters: int) -> None:
+        sizes = {"QUERIES": dense_gpu.QUERIES, "KEYS": dense_gpu.KEYS, "SPAN": dense_gpu.SPAN}
+        depth = {"K": clusters, "WIDTH": min(triton_pad(clusters), dense_gpu.DEPTH)}
+        constants = {**sizes, **depth, "POISSON": law == "poisson", "PURPOSE": 3}
+        types = {**TYPES, **HALVES}
+        code = compile_for_hopper(dense_gpu._dense_kernel, types, constants, dense_gpu.WARPS)
+        assert "mma" in code
+
+    @pytest.mark.slow
+    def test_bits_compile_for_an_h100() -> None:
+        constants = {"ROWS": bits_gpu.ROWS, "WORDS": bits_gpu.WORDS, "FILL": True}
+        code = compile_for_hopper(bits_gpu._read_kernel, TYPES, constants, bits_gpu.WARPS)
         assert "popc.b32" in code
+        code = compile_for_hopper(bits_gpu._set_kernel, TYPES, {"EDGES": bits_gpu.EDGES}, 4)
+        assert "red.global" in code or "atom.global" in code

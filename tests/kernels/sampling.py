@@ -1,15 +1,19 @@
-"""What every sampler must satisfy: functions of a sampler ``(sbm, law, exploration, seed)``."""
+"""What every sampler must satisfy: functions of a sampler ``(sbm, law, exploration, seed)`` that
+lists edges."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from sbmgraph import SBM, SampledGraph
+from sbmgraph.kernels.bits import Bits, reference, word_pointers
+from sbmgraph.kernels.model import EdgeModel
 from tests.dense import random_sbm
-from tests.sampling.test_law import (
+from tests.kernels.test_sampling_law import (
     check_law,
     expected_frequency,
     indicators,
@@ -18,6 +22,36 @@ from tests.sampling.test_law import (
 )
 
 Sampler = Callable[[SBM, str, float, int], tuple[Tensor, Tensor]]
+
+
+def edge_model(sbm: SBM) -> EdgeModel:
+    """What kernels take of a model."""
+    return EdgeModel(sbm.rate, sbm.key_membership, sbm.nodes.query_ptr, sbm.nodes.key_ptr)
+
+
+def lister(kernel: ModuleType) -> Sampler:
+    """The sampler of a module of kernels; bits are listed."""
+
+    def run(sbm: SBM, law: str, exploration: float, seed: int) -> tuple[Tensor, Tensor]:
+        found = kernel.sample(edge_model(sbm), law, exploration, seed)
+        if not isinstance(found, Bits):
+            return found
+        check_padding(found)
+        return reference.to_csr(found, sbm.num_queries * sbm.heads)
+
+    return run
+
+
+def check_padding(bits: Bits) -> None:
+    """Bits behind a row's last key are 0, and there are as many words as the layout says."""
+    assert bits.words.numel() == bits.word_ptr[-1]
+    assert torch.equal(bits.word_ptr, word_pointers(bits.query_ptr, bits.key_ptr, bits.heads))
+    keys = bits.key_ptr.diff().tolist()
+    for graph, size in enumerate(keys):
+        first, last = bits.word_ptr[graph : graph + 2].tolist()
+        if size % 32 and first < last:
+            ends = bits.words[first:last].view(-1, -(-size // 32))[:, -1].long()
+            assert not ((ends & 0xFFFFFFFF) >> size % 32).any()
 
 
 def move(sbm: SBM, device: str, dtype: torch.dtype | None = None) -> SBM:

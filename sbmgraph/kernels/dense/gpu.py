@@ -1,0 +1,156 @@
+r"""The dense algorithm on the GPU (Triton): tiles of probabilities on the tensor cores, as bits.
+
+A tile of queries :math:`i` of one head and graph meets tiles of its keys :math:`j`:
+
+.. math::
+    \mathbf{P} = \mathbf{W}\mathbf{Z}^{\top} + \delta, \qquad
+    \text{bit}_{ij} = [u_{ij} < p_{ij}] \quad\text{or}\quad [u_{ij} < 1 - e^{-\min(1, p_{ij})}]
+
+The product is taken from factors that are split into two bfloat16 numbers each beforehand,
+:math:`\mathbf{W} = \mathbf{W}_1 + \mathbf{W}_2`: three products :math:`\mathbf{W}_2\mathbf{Z}_1 +
+\mathbf{W}_1\mathbf{Z}_2 + \mathbf{W}_1\mathbf{Z}_1` in float32, small ones first, err by 2⁻¹⁶ of
+:math:`p_{ij}` at most and are not biased. A probability that is NaN makes no edge.
+
+Nothing that varies from batch to batch changes what is compiled. The host waits for the device once
+for a batch of several graphs, for its number of words, and never for one graph.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sbmgraph.kernels._triton.launch import launch, pad
+from sbmgraph.kernels._triton.law import at_most_one, one_minus_exp
+from sbmgraph.kernels._triton.random import tile_bits, uniform
+from sbmgraph.kernels._triton.tiles import cut, dot, load_rows, pack, store_words
+from sbmgraph.kernels.bits import Bits, empty_bits, word_pointers
+from sbmgraph.kernels.bits.layout import num_words
+from sbmgraph.kernels.model import EdgeModel
+from sbmgraph.kernels.random import DENSE
+
+QUERIES, KEYS, SPAN, WARPS = 64, 64, 256, 4
+"""Queries and keys of a tile, keys that one program goes through, and its warps."""
+
+DEPTH = 128
+"""Blocks that a product sums at once."""
+
+
+@triton.jit(do_not_specialize=["num_graphs", "seed"])
+def _dense_kernel(
+    rate, rate_low, member, member_low, chosen, words,
+    query_ptr, part_ptr, key_ptr, word_ptr, tile_ptr, tile_graph,
+    num_graphs, heads, exploration, seed: tl.int64,
+    K: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    SPAN: tl.constexpr, POISSON: tl.constexpr, PURPOSE: tl.constexpr,
+):  # fmt: skip
+    """A program: one tile of queries of a graph and head against SPAN of the graph's keys. Of graph
+    g the queries from ``part_ptr[g]`` on have words; they count from ``query_ptr[g]`` on."""
+    tile, head = tl.program_id(0), tl.program_id(1)
+    g = tl.load(tile_graph + tile)
+    if g >= num_graphs:
+        return
+    first_key = tl.load(key_ptr + g)
+    size = (tl.load(key_ptr + g + 1) - first_key).to(tl.int32)
+    span = tl.program_id(2) * SPAN
+    if span >= size:
+        return
+    start = (tile - tl.load(tile_ptr + g)) * QUERIES
+    node = tl.load(part_ptr + g) + start
+    row = node + tl.arange(0, QUERIES)
+    mine = row < tl.load(part_ptr + g + 1)
+    if chosen is not None:
+        mine = mine & (tl.load(chosen + row * heads + head, mask=mine, other=0) != 0)
+        if tl.max(mine.to(tl.int32), 0) == 0:
+            return
+    vertex = ((row - tl.load(query_ptr + g)) * heads + head).to(tl.int32)
+    pitch = (size + 31) // 32
+    row_words = words + tl.load(word_ptr + g) + (start * heads + head) * pitch
+    at = (node * heads + head) * K
+    if K <= WIDTH:
+        w = load_rows(rate + at, mine, heads * K, K, WIDTH)  # [QUERIES, WIDTH]
+        w_low = load_rows(rate_low + at, mine, heads * K, K, WIDTH)
+    for first in range(span, tl.minimum(span + SPAN, size), KEYS):  # tiles of keys
+        inside = first + tl.arange(0, KEYS) < size
+        z_at = ((first_key + first) * heads + head) * K
+        prob = tl.full((QUERIES, KEYS), 0.0, tl.float32) + exploration
+        for block in tl.static_range(0, K, WIDTH):  # blocks of the model, WIDTH at once
+            width: tl.constexpr = K - block if K - block < WIDTH else WIDTH
+            if K > WIDTH:
+                w = load_rows(rate + at + block, mine, heads * K, width, WIDTH)
+                w_low = load_rows(rate_low + at + block, mine, heads * K, width, WIDTH)
+            z = load_rows(member + z_at + block, inside, heads * K, width, WIDTH)
+            z_low = load_rows(member_low + z_at + block, inside, heads * K, width, WIDTH)
+            prob = dot(w_low, tl.trans(z), prob, "ieee")
+            prob = dot(w, tl.trans(z_low), prob, "ieee")
+            prob = dot(w, tl.trans(z), prob, "ieee")
+        if POISSON:
+            prob = one_minus_exp(at_most_one(prob))
+        number = tile_bits(seed, vertex, g.to(tl.int32), first, PURPOSE, KEYS)
+        edge = pack((uniform(number) < prob) & inside[None, :])
+        store_words(row_words, first, mine, heads * pitch, pitch, edge, KEYS)
+
+
+class Part(NamedTuple):
+    """Some of a model's queries, one after the other, and the bits that they fill.
+
+    Attributes:
+        ptr: The first of them in each graph, numbered over all queries, int64 of shape
+            :obj:`[G + 1]`.
+        count: How many they are.
+        max_keys: A bound of the number of keys of a graph.
+        bits: The bits of these queries alone.
+    """
+
+    ptr: Tensor
+    count: int
+    max_keys: int
+    bits: Bits
+
+
+def sample(model: EdgeModel, law: str, exploration: float, seed: int) -> Bits:
+    """As :func:`sbmgraph.kernels.dense.reference.sample`, in float32."""
+    if model.num_queries == 0 or model.num_keys == 0:
+        return empty_bits(model.query_ptr, model.key_ptr, model.heads, 0)
+    if model.num_graphs == 1:
+        total = num_words(model.num_queries, model.num_keys, model.heads)
+        max_keys = model.num_keys
+    else:
+        layout = word_pointers(model.query_ptr, model.key_ptr, model.heads)
+        total, max_keys = torch.stack([layout[-1], model.key_ptr.diff().max()]).tolist()
+    bits = empty_bits(model.query_ptr, model.key_ptr, model.heads, total, zero=False)
+    fill(model, law, exploration, seed, Part(model.query_ptr, model.num_queries, max_keys, bits))
+    return bits
+
+
+def fill(
+    model: EdgeModel,
+    law: str,
+    exploration: float,
+    seed: int,
+    part: Part,
+    chosen: Tensor | None = None,
+) -> None:
+    """Writes the words of a part of the queries; with ``chosen``, uint8 of shape :obj:`[n * H]`,
+    only those of query vertices where it is not 0."""
+    factors = (*_split(model.rate), *_split(model.member))
+    tiles = cut(part.ptr, part.count, QUERIES)
+    bits = part.bits
+    launch(
+        _dense_kernel, (tiles.count, model.heads, triton.cdiv(part.max_keys, SPAN)), bits.words,
+        *factors, chosen, bits.words, model.query_ptr, part.ptr, model.key_ptr, bits.word_ptr,
+        tiles.ptr, tiles.graph, model.num_graphs, model.heads, float(exploration), seed,
+        K=model.num_clusters, WIDTH=min(pad(model.num_clusters), DEPTH), QUERIES=QUERIES, KEYS=KEYS,
+        SPAN=SPAN, POISSON=law == "poisson", PURPOSE=DENSE, num_warps=WARPS,
+    )  # fmt: skip
+
+
+def _split(factor: Tensor) -> tuple[Tensor, Tensor]:
+    """A factor as the sum of two bfloat16 tensors, [nodes, H, K] in this order in memory."""
+    factor = factor.detach().float().contiguous()
+    high = factor.bfloat16()
+    return high, (factor - high.float()).bfloat16()
