@@ -122,7 +122,7 @@ def attention_forward(rounds: int) -> dict[str, Any]:
         mask[graph.head, query, key] = True
         functions = {
             "fused": lambda g=graph, x=qkv: edge_attention(*x, g, backend="fused"),
-            "pyg backend": lambda g=graph, x=qkv: edge_attention(*x, g, backend="pyg"),
+            "reference": lambda g=graph, x=qkv: edge_attention(*x, g, backend="reference"),
             "TransformerConv": peers.transformer_conv(*qkv, graph),
             "SDPA": peers.full_attention(*qkv),
             "SDPA with a boolean mask": peers.full_attention(*qkv, mask),
@@ -157,7 +157,7 @@ def attention_backward(rounds: int) -> dict[str, Any]:
             edge_attention(*x, g, SBM.unchecked(*f), backend=backend).sum().backward()
 
         times = compare(
-            {"fused": lambda r=run: r("fused"), "pyg backend": lambda r=run: r("pyg")}, rounds
+            {"fused": lambda r=run: r("fused"), "reference": lambda r=run: r("reference")}, rounds
         )
         out[f"{density:.0%}"] = {"edges": graph.num_edges, "seconds": times}
     return out
@@ -317,7 +317,7 @@ def ratios(results: dict[str, Any]) -> list[list[str]]:
     rows = []
     for part, slow, target in (
         ("attention forward", "TransformerConv", "25×"),
-        ("attention forward and backward", "pyg backend", "20×"),
+        ("attention forward and backward", "reference", "20×"),
     ):
         for density, found in results.get(part, {}).items():
             rows.append(

@@ -1,17 +1,19 @@
-"""The last version's place of :func:`sbmgraph.sample`, kept for this one."""
+"""The old place of :func:`sbmgraph.sample` and its choices."""
 
 from __future__ import annotations
 
-from importlib import import_module
+import warnings
 from typing import Any
 
-from sbmgraph._deprecated import warn
-
-__all__ = ["ALGORITHMS", "LAWS", "sample"]
+from sbmgraph import ops
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in ("ALGORITHMS", "LAWS", "sample"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warn(f"sbmgraph.sampling.{name}", f"sbmgraph.ops.sample.{name}", stacklevel=3)
-    return getattr(import_module("sbmgraph.ops.sample"), name)
+    warnings.warn(
+        f"sbmgraph.sampling.{name} is now sbmgraph.ops.{name}; the old name goes in the next version",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return getattr(ops, name)

@@ -11,8 +11,8 @@ form        algorithm  layout  modelled cost
 =========== ========== ======= =================================================================
 
 each part linear in edges, pairs and nodes, and in what every one of these costs for a channel of the
-attention and a block of the model. The coefficients are nanoseconds of one core (CPU) or of the
-whole device (GPU), fitted by ``python benchmarks/fit_cost.py``.
+attention and a block of the model. The coefficients are nanoseconds of a whole machine or device,
+fitted by ``python benchmarks/fit_cost.py``; only their ratios decide.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Size(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Nanoseconds for an edge, a pair and a node, and more for each block or channel of one."""
+    """Nanoseconds for an edge, a pair, a node and a call, and more for each block or channel."""
 
     edge: float = 0.0
     edge_block: float = 0.0
@@ -51,13 +51,14 @@ class Part(NamedTuple):
     pair_channel: float = 0.0
     node: float = 0.0
     node_block: float = 0.0
+    call: float = 0.0
 
     def of(self, size: Size) -> float:
         """The part's cost in nanoseconds."""
         edge = self.edge + self.edge_block * size.clusters + self.edge_channel * size.channels
         pair = self.pair + self.pair_block * size.clusters + self.pair_channel * size.channels
         node = self.node + self.node_block * size.clusters
-        return edge * size.edges + pair * size.pairs + node * size.nodes
+        return edge * size.edges + pair * size.pairs + node * size.nodes + self.call
 
 
 class Device(NamedTuple):
@@ -86,7 +87,7 @@ CPU = Device(
     edges=Part(edge=8.0, edge_channel=0.2, edge_block=0.2),
     tiles=Part(pair=3.0, pair_channel=0.1, pair_block=0.08),
 )
-"""Fitted on two threads of an AVX2 machine, times its cores."""
+"""Fitted on two threads of an AVX2 machine."""
 
 GPU = Device(
     fastrg=Part(edge=2e-2, node_block=1e-2),
