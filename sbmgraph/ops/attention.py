@@ -269,8 +269,6 @@ def _check_inputs(
             f"'key' must have as many channels as 'query', {query.size(2)}, got {key.size(2)}"
         )
     check_same("dtype", query=query, key=key, value=value)
-    if graph.device != query.device:
-        raise ValueError(f"'graph' must be on {query.device} like 'query', got {graph.device}")
     check_same(
         "device",
         query=query,
@@ -280,6 +278,8 @@ def _check_inputs(
         sampled=sampled,
         sbm=None if sbm is None else sbm.affinity,
     )
+    if graph.device != query.device:
+        raise ValueError(f"'graph' must be on {query.device} like 'query', got {graph.device}")
     if sbm is not None:
         sbm.nodes.check_same("graph", graph.nodes)
     for name, per_edge in (("bias", bias), ("sampled", sampled)):
