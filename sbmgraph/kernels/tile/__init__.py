@@ -1,0 +1,1 @@
+"""Attention over edges held as one bit a pair, in tiles."""

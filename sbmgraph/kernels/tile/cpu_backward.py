@@ -1,0 +1,274 @@
+"""Attention over bits on the CPU, the backward pass.
+
+All gradients in one pass over the tiles: scores and weights are computed again from the log-sum-exp,
+one sweep turns a tile of them into the gradients by the scores and by the edge probabilities, and
+five products add these to the gradients of queries, rates, keys, values and memberships. A task owns
+its keys' gradients; where one head's queries are cut into parts, the parts' are added up in order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbmgraph._jit import exp, inline, jit
+from sbmgraph.kernels._numba.tiles import ROWS, add_panels, aligned, lanes_of, select
+from sbmgraph.kernels.bits import Bits
+from sbmgraph.kernels.options import Factors, Options
+from sbmgraph.kernels.tile.cpu import inner_products
+from sbmgraph.kernels.tile.cpu_blocks import (
+    KEYS,
+    PITCH,
+    QUERIES,
+    floating,
+    from_panels,
+    most_keys,
+    part_of,
+    round_up,
+    scalars,
+    split,
+    to_columns,
+    to_panels,
+    to_rows,
+)
+from sbmgraph.kernels.tile.cpu_dropout import factors_of_row
+from sbmgraph.ops.threads import parallel_for
+
+Needs = tuple[bool, bool, bool, bool, bool]
+
+OFF = -1e30
+"""The score of a pair that is no edge: its weight is 0, and so is 0 times it."""
+
+
+@inline
+def _gradients_of_row(score, grad, gate, at, columns, lse, delta, gated, clip, dropout, keep):
+    """A row's scores become weights (after dropout), its gradients by the weights those by the
+    scores; ``gate`` gets those of the edge probabilities, see
+    :func:`sbmgraph.ops.edge_attention`."""
+    one = score.dtype.type(1)
+    if dropout > 0:
+        for t in range(columns):
+            grad[at + t] *= keep[t]
+    if not gated:
+        for t in range(at, at + columns):
+            weight = exp(score[t] - lse)
+            score[t] = weight
+            grad[t] = weight * (grad[t] - delta)
+    elif clip:
+        for t in range(at, at + columns):
+            weight = exp(score[t] - lse)
+            score[t] = weight
+            by_score = weight * (grad[t] - delta)
+            grad[t] = by_score
+            limited = one if by_score > one else by_score
+            gate[t] = -one if limited < -one else limited
+    else:
+        for t in range(at, at + columns):
+            s = score[t]
+            weight = exp(s - lse)
+            score[t] = weight
+            by_score = weight * (grad[t] - delta)
+            grad[t] = by_score
+            gate[t] = by_score * s
+    if dropout > 0:
+        for t in range(columns):
+            score[at + t] *= keep[t]
+
+
+@jit
+def _backward_heads(
+    first, last, part, parts, grad_out, query, key, value, rate, member, words, word_ptr,
+    query_ptr, key_ptr, delta, lse, scale, dropout, seed, clip, grad_query, grad_rate, grad_key,
+    grad_value, grad_member,
+):  # fmt: skip
+    """An array without channels takes no gradient. Those of keys have every key and head, or, for
+    the second part of a head and those after it, this head's keys only."""
+    heads, d, dv, k = query.shape[1], query.shape[2], value.shape[2], rate.shape[2]
+    like, width = query, lanes_of(query)
+    one = query.dtype.type(1)
+    gated = grad_rate.shape[2] > 0 or grad_member.shape[2] > 0
+    panels_d, panels_dv, panels_k = (
+        (d + width - 1) // width, (dv + width - 1) // width, (k + width - 1) // width
+    )  # fmt: skip
+    most = round_up(most_keys(first, last, heads, key_ptr), width)
+    columns_key, columns_value = aligned(most * d, like), aligned(most * dv, like)
+    needs_query, needs_rate = grad_query.shape[2] > 0, grad_rate.shape[2] > 0
+    needs_key, needs_value = grad_key.shape[2] > 0, grad_value.shape[2] > 0
+    needs_member = grad_member.shape[2] > 0
+    all_key = aligned(panels_d * width * most if needs_query else 0, like)
+    all_member = aligned(panels_k * width * most if needs_rate else 0, like)
+    spare = most + ROWS  # the last tile's products pass its keys
+    sum_key = aligned(panels_d * width * spare if needs_key else 0, like)
+    sum_value = aligned(panels_dv * width * spare if needs_value else 0, like)
+    sum_member = aligned(panels_k * width * spare if needs_member else 0, like)
+    rows_query, rows_grad = aligned(QUERIES * d, like), aligned(QUERIES * dv, like)
+    some_query = aligned(panels_d * width * QUERIES, like)
+    some_grad = aligned(panels_dv * width * QUERIES, like)
+    some_rate = aligned(panels_k * width * QUERIES, like)
+    sum_query = aligned(panels_d * width * QUERIES, like)
+    sum_rate = aligned(panels_k * width * QUERIES, like)
+    score, grad, gate = (
+        aligned(QUERIES * PITCH, like), aligned(QUERIES * PITCH, like),
+        aligned(QUERIES * PITCH, like),
+    )  # fmt: skip
+    keep = aligned(PITCH, like)
+    for index in range(first, last):
+        g, head = index // heads, index % heads
+        first_query, first_key = query_ptr[g], key_ptr[g]
+        num_keys = key_ptr[g + 1] - first_key
+        num_words, padded = (num_keys + 31) // 32, round_up(num_keys, width)
+        spare = padded + ROWS
+        begin, end = part_of(part, parts, query_ptr[g + 1] - first_query)
+        to_columns(key, first_key, num_keys, head, columns_key)
+        to_columns(value, first_key, num_keys, head, columns_value)
+        if needs_query:
+            to_panels(key, first_key, num_keys, head, one, padded, all_key)
+        if needs_rate:
+            to_panels(member, first_key, num_keys, head, one, padded, all_member)
+        sum_key[:], sum_value[:], sum_member[:] = 0, 0, 0
+        for start in range(begin, end, QUERIES):
+            count, node = min(QUERIES, end - start), first_query + start
+            rows = round_up(count, ROWS)
+            to_rows(query, node, count, head, scale, rows_query[: rows * d])
+            to_rows(grad_out, node, count, head, one, rows_grad[: rows * dv])
+            to_panels(query, node, count, head, scale, rows, some_query)
+            to_panels(grad_out, node, count, head, one, rows, some_grad)
+            if needs_member:
+                to_panels(rate, node, count, head, one, rows, some_rate)
+            sum_query[:], sum_rate[:] = 0, 0
+            for low in range(0, padded, KEYS):
+                columns = min(KEYS, padded - low)
+                inner_products(rows, rows_query, d, columns_key, low, columns, score)
+                inner_products(rows, rows_grad, dv, columns_value, low, columns, grad)
+                for r in range(rows):
+                    here = r * PITCH
+                    if r >= count or lse[node + r, head] == -math.inf:
+                        for t in range(here, here + columns):
+                            score[t], grad[t], gate[t] = 0, 0, 0
+                        continue
+                    vertex = (start + r) * heads + head
+                    word = word_ptr[g] + vertex * num_words + low // 32
+                    select(words, word, score, here, columns, OFF)
+                    if dropout > 0:
+                        factors_of_row(seed, vertex, g, low, columns, dropout, keep)
+                    _gradients_of_row(
+                        score, grad, gate, here, columns, lse[node + r, head],
+                        delta[node + r, head], gated, clip, dropout, keep,
+                    )  # fmt: skip
+                if needs_query:
+                    add_panels(
+                        grad, 0, PITCH, 1, rows, all_key, low * width, padded, panels_d, columns,
+                        sum_query, 0, rows,
+                    )  # fmt: skip
+                if needs_rate:
+                    add_panels(
+                        gate, 0, PITCH, 1, rows, all_member, low * width, padded, panels_k, columns,
+                        sum_rate, 0, rows,
+                    )  # fmt: skip
+                if needs_key:
+                    add_panels(
+                        grad, 0, 1, PITCH, columns, some_query, 0, rows, panels_d, rows, sum_key,
+                        low * width, spare,
+                    )  # fmt: skip
+                if needs_value:
+                    add_panels(
+                        score, 0, 1, PITCH, columns, some_grad, 0, rows, panels_dv, rows, sum_value,
+                        low * width, spare,
+                    )  # fmt: skip
+                if needs_member:
+                    add_panels(
+                        gate, 0, 1, PITCH, columns, some_rate, 0, rows, panels_k, rows, sum_member,
+                        low * width, spare,
+                    )  # fmt: skip
+            if needs_query:
+                from_panels(sum_query, rows, count, scale, grad_query, node, head)
+            if needs_rate:
+                from_panels(sum_rate, rows, count, one, grad_rate, node, head)
+        node, owner = (first_key, head) if part == 0 else (first_key * 0, head * 0)
+        if needs_key:
+            from_panels(sum_key, spare, num_keys, one, grad_key, node, owner)
+        if needs_value:
+            from_panels(sum_value, spare, num_keys, one, grad_value, node, owner)
+        if needs_member:
+            from_panels(sum_member, spare, num_keys, one, grad_member, node, owner)
+
+
+def backward(
+    grad_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    factors: Factors | None,
+    bits: Bits,
+    out: Tensor,
+    lse: Tensor,
+    options: Options,
+    needs: Needs,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of (query, key, value, rate, member), each where ``needs`` says so.
+
+    Args:
+        grad_out (Tensor): The gradient of ``out``.
+        query, key, value (Tensor): As in :func:`sbmgraph.kernels.tile.cpu.forward`.
+        factors (Factors, optional): The factors of the edge probabilities, which take the
+            straight-through gradient.
+        bits (Bits): The edges.
+        out (Tensor): The forward pass's output.
+        lse (Tensor): The forward pass's log-sum-exp.
+        options (Options): Those of the forward pass, and the estimator.
+        needs (tuple): Which of the five gradients are wanted.
+    """
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    gated = factors is not None
+    needs = (*needs[:3], needs[3] and gated, needs[4] and gated)
+    rate, member = (
+        (factors.rate, factors.member) if factors is not None else (query[..., :0], key[..., :0])
+    )
+    delta = (out.to(dtype) * grad_out.to(dtype)).sum(-1)
+    inputs = (query, key, value, rate, member)
+    by_query = [_like(x, need, dtype) for x, need in ((query, needs[0]), (rate, needs[3]))]
+    wanted = ((key, needs[1]), (value, needs[2]), (member, needs[4]))
+    by_key = [_like(x, need, dtype) for x, need in wanted]
+    args = (
+        *(floating(x) for x in (grad_out, query, key, value)),
+        *(x.to(dtype).contiguous().numpy() for x in (rate, member)),
+        bits.words.numpy(),
+        bits.word_ptr.numpy(),
+        bits.query_ptr.numpy(),
+        bits.key_ptr.numpy(),
+        delta.numpy(),
+        lse.contiguous().numpy(),
+        *scalars(options, delta.numpy()),
+        options.estimator == "mask",
+        *(x.numpy() for x in by_query),
+    )
+    tasks = split(bits.query_ptr, bits.key_ptr, bits.heads)
+    sizes = bits.key_ptr.diff().tolist()
+    shares = []
+    for first, _, part, _ in tasks:
+        keys = sizes[first // bits.heads]
+        shares.append(by_key if part == 0 else [x.new_empty(keys, 1, x.size(2)) for x in by_key])
+    parallel_for(
+        lambda task, share: _backward_heads(*task, *args, *(x.numpy() for x in share)),
+        zip(tasks, shares, strict=True),
+    )
+    for (first, _, part, _), share in zip(tasks, shares, strict=True):
+        if part > 0:
+            g, head = divmod(first, bits.heads)
+            low, high = bits.key_ptr[g], bits.key_ptr[g + 1]
+            for total, x in zip(by_key, share, strict=True):
+                total[low:high, head] += x[:, 0]
+    grads = (by_query[0], *by_key[:2], by_query[1], by_key[2])
+    return tuple(
+        grad.to(x.dtype) if need else None
+        for grad, x, need in zip(grads, inputs, needs, strict=True)
+    )
+
+
+def _like(x: Tensor, needed: bool, dtype: torch.dtype) -> Tensor:
+    """Where the gradient of ``x`` goes: without channels if none is wanted."""
+    channels = x.size(2) if needed else 0
+    return torch.empty(*x.shape[:2], channels, dtype=dtype, device="cpu")

@@ -1,0 +1,143 @@
+"""How the CPU's tile kernels cut their work, and how they lay out their operands.
+
+Work is cut by *heads of graphs*, numbered ``graph * heads + head``: one after the other where they
+are small, in parts of their queries where they are large. The cuts depend on sizes alone, so sums
+are taken in the same order whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbmgraph._jit import inline
+from sbmgraph.kernels._numba.tiles import lanes_of
+from sbmgraph.kernels.options import Options
+
+QUERIES = 96
+"""Queries of a tile, a multiple of the rows that a product holds at once."""
+
+KEYS = 96
+"""Keys of a tile, a multiple of the bits of a word besides."""
+
+PITCH = KEYS + 16
+"""Numbers between two rows of a tile: an odd number of cache lines, which spreads a column over the
+cache."""
+
+TASKS = 16
+"""Tasks that a batch is cut into, where it is large enough."""
+
+TASK_PAIRS = 2**17
+"""Pairs of a query and a key that are worth a task of their own."""
+
+TASK_QUERIES = 5 * QUERIES
+"""Queries that are worth laying out a head's keys for."""
+
+
+def split(query_ptr: Tensor, key_ptr: Tensor, heads: int) -> list[tuple[int, int, int, int]]:
+    """Tasks ``(first, last, part, parts)``: heads of graphs ``first`` to ``last``, or one part of
+    the queries of a single one."""
+    queries, keys = (np.repeat(ptr.diff().numpy(), heads) for ptr in (query_ptr, key_ptr))
+    if queries.size == 0:
+        return []
+    ends = np.cumsum(np.maximum(queries * keys, 1))
+    grain = max(int(ends[-1]) // TASKS, TASK_PAIRS)
+    targets = np.arange(grain, int(ends[-1]), grain)
+    cuts = np.unique(np.searchsorted(ends, targets, side="left") + 1)
+    bounds = np.unique(np.concatenate([[0], cuts[cuts < queries.size], [queries.size]])).tolist()
+    tasks = []
+    for first, last in pairwise(bounds):
+        parts = 1
+        if last - first == 1:
+            pairs = int(queries[first]) * int(keys[first])
+            parts = max(1, min(round(pairs / grain), int(queries[first]) // TASK_QUERIES))
+        tasks += [(first, last, part, parts) for part in range(parts)]
+    return tasks
+
+
+def floating(tensor: Tensor) -> np.ndarray:
+    """The tensor in the dtype that sums are taken in: float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous().numpy()
+
+
+def scalars(options: Options, like: np.ndarray) -> tuple[Any, Any, np.uint64]:
+    """Scale, dropout and seed as the kernels take them."""
+    kind = like.dtype.type
+    return kind(options.scale), np.float32(options.dropout), np.uint64(options.seed)
+
+
+@inline
+def part_of(part, parts, count):
+    """The queries ``start`` to ``stop`` of a part; whole tiles but for the last."""
+    tiles = (count + QUERIES - 1) // QUERIES
+    start, stop = tiles * part // parts * QUERIES, tiles * (part + 1) // parts * QUERIES
+    return start, min(stop, count)
+
+
+@inline
+def round_up(size, step):
+    return (size + step - 1) // step * step
+
+
+@inline
+def most_keys(first, last, heads, key_ptr):
+    """The largest number of keys of heads of graphs ``first`` to ``last``."""
+    most = 0
+    for g in range(first // heads, (last - 1) // heads + 1):
+        most = max(most, key_ptr[g + 1] - key_ptr[g])
+    return most
+
+
+@inline
+def to_rows(x, first, count, head, factor, out):
+    """Row by row; rows up to ``out``'s end that there are none for become 0."""
+    channels = x.shape[2]
+    for r in range(count):
+        for c in range(channels):
+            out[r * channels + c] = x[first + r, head, c] * factor
+    out[count * channels :] = 0
+
+
+@inline
+def to_panels(x, first, count, head, factor, rows, out):
+    """Panels of channels with ``rows`` rows each; what there is no number for becomes 0."""
+    width, channels = lanes_of(out), x.shape[2]
+    for panel in range((channels + width - 1) // width):
+        low = panel * width
+        used = min(width, channels - low)
+        for r in range(rows):
+            at = (panel * rows + r) * width
+            taken = used if r < count else 0
+            for c in range(taken):
+                out[at + c] = x[first + r, head, low + c] * factor
+            for c in range(taken, width):
+                out[at + c] = 0
+
+
+@inline
+def to_columns(x, first, count, head, out):
+    """Panels of nodes, a row for each channel; what there is no number for becomes 0."""
+    width, channels = lanes_of(out), x.shape[2]
+    for low in range(0, count, width):
+        used = min(width, count - low)
+        at = low * channels
+        for r in range(used):
+            for c in range(channels):
+                out[at + c * width + r] = x[first + low + r, head, c]
+        for r in range(used, width):
+            for c in range(channels):
+                out[at + c * width + r] = 0
+
+
+@inline
+def from_panels(panels, rows, count, factor, x, first, head):
+    """Writes the ``count`` first rows of panels of channels to the nodes from ``first`` on."""
+    width, channels = lanes_of(panels), x.shape[2]
+    for r in range(count):
+        for c in range(channels):
+            value = panels[(c // width * rows + r) * width + c % width]
+            x[first + r, head, c] = value * factor
