@@ -15,7 +15,7 @@ from llvmlite.binding import get_host_cpu_features
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from sbmgraph._jit import inline
+from sbmgraph._jit import inline, jit
 
 LINE = 64
 """Bytes of a panel's row: a cache line."""
@@ -172,6 +172,50 @@ def _select(
 select: Any = _select
 
 
+@intrinsic
+def _move_line(typing: Any, x: Any, start: Any, out: Any, at: Any, factor: Any) -> Any:
+    """``out[at + t] = x[start + t] * factor`` over a panel's width of flat, contiguous numbers."""
+    signature = types.void(x, start, out, at, factor)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector, align = _vector(out.dtype), out.dtype.bitwidth // 8
+        whole = lambda k: context.cast(builder, args[k], sig.args[k], types.intp)  # noqa: E731
+        source, target = (
+            builder.gep(_data(context, builder, sig.args[k], args[k]), [whole(k + 1)])
+            for k in (0, 2)
+        )
+        factor_ = context.cast(builder, args[4], sig.args[4], out.dtype)
+        value = builder.fmul(
+            _load(builder, source, vector, align), _spread(builder, factor_, vector)
+        )
+        builder.store(value, _at(builder, target, vector)).align = align
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _move(typing: Any, x: Any, start: Any, out: Any, at: Any, factor: Any) -> Any:
+    """The same of one number."""
+    signature = types.void(x, start, out, at, factor)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        whole = lambda k: context.cast(builder, args[k], sig.args[k], types.intp)  # noqa: E731
+        source, target = (
+            builder.gep(_data(context, builder, sig.args[k], args[k]), [whole(k + 1)])
+            for k in (0, 2)
+        )
+        factor_ = context.cast(builder, args[4], sig.args[4], out.dtype)
+        builder.store(builder.fmul(builder.load(source), factor_), target)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+move_line: Any = _move_line
+move: Any = _move
+
+
 @inline
 def aligned(size, like):
     """An uninitialised array in the dtype of ``like`` that begins at a cache line."""
@@ -180,7 +224,7 @@ def aligned(size, like):
     return array[first : first + size]
 
 
-@inline
+@jit
 def add_panels(a, a_at, a_row, a_step, rows, b, b_at, b_rows, panels, depth, out, out_at, out_rows):
     """Adds ``rows`` rows, rounded up to :data:`ROWS`, of the product of ``a`` with ``panels``
     panels, each ``b_rows`` rows after the one before it, to as many panels of ``out_rows`` rows."""
@@ -191,3 +235,82 @@ def add_panels(a, a_at, a_row, a_step, rows, b, b_at, b_rows, panels, depth, out
                 a, a_at + r * a_row, a_row, a_step, b, b_at + panel * b_rows * width, depth, out,
                 out_at + (panel * out_rows + r) * width, width,
             )  # fmt: skip
+
+
+@jit
+def inner_products(a, rows, channels, b, first, columns, out, out_row):
+    """``out[r * out_row + c]`` = the inner product of row ``r`` of ``a``, of ``channels`` numbers,
+    with column ``first + c`` of ``b``, which lies in panels of ``channels`` rows; ``rows`` are
+    rounded up to :data:`ROWS`, ``columns`` to panels."""
+    width = lanes_of(out)
+    for c in range(0, columns, width):
+        for r in range(0, rows, ROWS):
+            set_product(
+                a, r * channels, channels, 1, b, (first + c) * channels, channels, out,
+                r * out_row + c, out_row,
+            )  # fmt: skip
+
+
+@jit
+def to_rows(x, first, count, head, factor, rows, out):
+    """Copies ``x[first : first + count, head] * factor`` row by row; further rows up to ``rows``
+    become 0."""
+    heads, channels, width = x.shape[1], x.shape[2], lanes_of(out)
+    for r in range(count):
+        start = ((first + r) * heads + head) * channels
+        whole = channels // width * width
+        for c in range(0, whole, width):
+            move_line(x, start + c, out, r * channels + c, factor)
+        for c in range(whole, channels):
+            move(x, start + c, out, r * channels + c, factor)
+    out[count * channels : rows * channels] = 0
+
+
+@jit
+def to_panels(x, first, count, head, factor, rows, out):
+    """The same in panels of channels, ``rows`` rows each; what there is no number for becomes 0."""
+    heads, channels, width = x.shape[1], x.shape[2], lanes_of(out)
+    for low in range(0, channels, width):
+        panel = low * rows
+        whole = low + width <= channels
+        if not whole:
+            out[panel : panel + rows * width] = 0
+        for r in range(count):
+            start = ((first + r) * heads + head) * channels + low
+            if whole:
+                move_line(x, start, out, panel + r * width, factor)
+            else:
+                for c in range(channels - low):
+                    move(x, start + c, out, panel + r * width + c, factor)
+        out[panel + count * width : panel + rows * width] = 0
+
+
+@jit
+def to_columns(x, first, count, head, out):
+    """The same in panels of nodes, a row for each channel."""
+    heads, channels, width = x.shape[1], x.shape[2], lanes_of(out)
+    one = x.dtype.type(1)
+    for low in range(0, count, width):
+        used = min(width, count - low)
+        if used < width:
+            out[low * channels : (low + width) * channels] = 0
+        for r in range(used):
+            start = ((first + low + r) * heads + head) * channels
+            for c in range(channels):
+                move(x, start + c, out, low * channels + c * width + r, one)
+
+
+@jit
+def from_panels(panels, rows, count, factors, step, x, first, head):
+    """Writes the ``count`` first rows of panels of channels, row r times ``factors[r * step]``, to
+    ``x[first : first + count, head]``."""
+    heads, channels, width = x.shape[1], x.shape[2], lanes_of(x)
+    for r in range(count):
+        start = ((first + r) * heads + head) * channels
+        for low in range(0, channels, width):
+            at = low * rows + r * width
+            if low + width <= channels:
+                move_line(panels, at, x, start + low, factors[r * step])
+            else:
+                for c in range(channels - low):
+                    move(panels, at + c, x, start + low + c, factors[r * step])

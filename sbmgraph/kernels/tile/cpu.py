@@ -13,14 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph._jit import exp, inline, jit
+from sbmgraph._jit import exp, jit
 from sbmgraph.kernels._numba.tiles import (
     ROWS,
     add_panels,
     aligned,
+    from_panels,
+    inner_products,
     lanes_of,
     select,
-    set_product,
+    to_columns,
+    to_panels,
+    to_rows,
 )
 from sbmgraph.kernels.bits import Bits
 from sbmgraph.kernels.options import Options
@@ -34,51 +38,64 @@ from sbmgraph.kernels.tile.cpu_blocks import (
     round_up,
     scalars,
     split,
-    to_columns,
-    to_panels,
-    to_rows,
 )
 from sbmgraph.kernels.tile.cpu_dropout import factors_of_row
 from sbmgraph.ops.threads import parallel_for
 
 
-@inline
-def inner_products(rows, left, channels, right, first, columns, tile):
-    """A tile of inner products of ``rows`` rows with panels of nodes from node ``first`` on."""
-    width = lanes_of(tile)
-    for c in range(0, columns, width):
-        for r in range(0, rows, ROWS):
-            set_product(
-                left, r * channels, channels, 1, right, (first + c) * channels, channels, tile,
-                r * PITCH + c, PITCH,
-            )  # fmt: skip
+@jit
+def _weights(tile, count, columns, words, word, num_words, top, total, shrink):
+    """Turns the rows of a tile of scores into exponentials of what the scores are above ``top``, the
+    highest of their row so far, and adds these to ``total``; ``shrink`` gets what earlier sums have
+    to be multiplied by. Row r's bits begin at ``words[word + r * num_words]``."""
+    for r in range(count):
+        row = tile[r * PITCH : r * PITCH + columns]
+        highest = select(words, word + r * num_words, tile, r * PITCH, columns, -math.inf)
+        if top[r] > highest:  # not where highest is NaN
+            highest = top[r]
+        if highest == -math.inf:
+            row[:] = 0
+            shrink[r] = 1
+            continue
+        part = tile.dtype.type(0)
+        for t in range(columns):
+            weight = exp(row[t] - highest)
+            row[t] = weight
+            part += weight
+        shrink[r] = exp(top[r] - highest)
+        total[r] = total[r] * shrink[r] + part
+        top[r] = highest
 
 
-@inline
-def _weights_of_row(tile, at, columns, words, word, top):
-    """Turns a row of scores into exponentials of what they are above the highest so far, ``top`` or
-    one of theirs; returns that, and the exponentials' sum."""
-    highest = select(words, word, tile, at, columns, -math.inf)
-    if top > highest:  # not where highest is NaN
-        highest = top
-    if highest == -math.inf:
-        tile[at : at + columns] = 0
-        return highest, tile.dtype.type(0)
-    total = tile.dtype.type(0)
-    for t in range(at, at + columns):
-        weight = exp(tile[t] - highest)
-        tile[t] = weight
-        total += weight
-    return highest, total
-
-
-@inline
-def _shrink(acc, r, rows, panels, factor):
+@jit
+def _shrink(acc, count, rows, panels, factors):
     width = lanes_of(acc)
     for panel in range(panels):
-        at = (panel * rows + r) * width
-        for c in range(at, at + width):
-            acc[c] *= factor
+        for r in range(count):
+            if factors[r] != 1:
+                at = (panel * rows + r) * width
+                row = acc[at : at + width]
+                for c in range(width):
+                    row[c] *= factors[r]
+
+
+@jit
+def drop(tile, count, columns, seed, vertex, heads, graph, low, dropout):
+    """Multiplies the rows of a tile, of query vertices ``heads`` apart and keys from ``low`` on,
+    with their factors of dropout."""
+    keep = np.empty(columns, tile.dtype)
+    for r in range(count):
+        factors_of_row(seed, vertex + r * heads, graph, low, columns, dropout, keep)
+        row = tile[r * PITCH : r * PITCH + columns]
+        for t in range(columns):
+            row[t] *= keep[t]
+
+
+@jit
+def clear(tile, first, last, columns):
+    """Rows ``first`` to ``last`` of a tile become 0."""
+    for r in range(first, last):
+        tile[r * PITCH : r * PITCH + columns] = 0
 
 
 @jit
@@ -94,8 +111,7 @@ def _forward_heads(
     columns_k, panels_v = aligned(most * d, like), aligned(panels * width * most, like)
     rows_q = aligned(QUERIES * d, like)
     tile, acc = aligned(QUERIES * PITCH, like), aligned(panels * width * QUERIES, like)
-    keep = aligned(PITCH, like)
-    top, total = np.empty(QUERIES, query.dtype), np.empty(QUERIES, query.dtype)
+    top, total, shrink = aligned(QUERIES, like), aligned(QUERIES, like), aligned(QUERIES, like)
     for index in range(first, last):
         g, head = index // heads, index % heads
         first_query, first_key = query_ptr[g], key_ptr[g]
@@ -107,39 +123,31 @@ def _forward_heads(
         for start in range(begin, end, QUERIES):
             count = min(QUERIES, end - start)
             rows = round_up(count, ROWS)
-            to_rows(query, first_query + start, count, head, scale, rows_q[: rows * d])
+            to_rows(query, first_query + start, count, head, scale, rows, rows_q)
             acc[: panels * width * rows] = 0
             top[:], total[:] = -math.inf, 0
             for low in range(0, padded, KEYS):
                 columns = min(KEYS, padded - low)
-                inner_products(rows, rows_q, d, columns_k, low, columns, tile)
-                for r in range(count):
-                    vertex = (start + r) * heads + head
-                    word = word_ptr[g] + vertex * num_words + low // 32
-                    highest, part_ = _weights_of_row(tile, r * PITCH, columns, words, word, top[r])
-                    if highest != top[r]:
-                        shrink = exp(top[r] - highest)
-                        total[r] *= shrink
-                        _shrink(acc, r, rows, panels, shrink)
-                        top[r] = highest
-                    total[r] += part_
-                    if dropout > 0:
-                        factors_of_row(seed, vertex, g, low, columns, dropout, keep)
-                        for t in range(columns):
-                            tile[r * PITCH + t] *= keep[t]
-                for r in range(count, rows):
-                    tile[r * PITCH : r * PITCH + columns] = 0
+                inner_products(rows_q, rows, d, columns_k, low, columns, tile, PITCH)
+                word = word_ptr[g] + (start * heads + head) * num_words + low // 32
+                step = heads * num_words
+                _weights(tile, count, columns, words, word, step, top, total, shrink)
+                _shrink(acc, count, rows, panels, shrink)
+                if dropout > 0:
+                    vertex = start * heads + head
+                    drop(tile, count, columns, seed, vertex, heads, g, low, dropout)
+                clear(tile, count, rows, columns)
                 add_panels(
                     tile, 0, PITCH, 1, rows, panels_v, low * width, padded, panels, columns, acc, 0,
                     rows,
                 )  # fmt: skip
             for r in range(count):
-                node = first_query + start + r
-                lse[node, head] = top[r] + math.log(total[r]) if total[r] != 0 else top[r]
-                factor = one / total[r] if total[r] != 0 else zero
-                for c in range(dv):
-                    x = acc[(c // width * rows + r) * width + c % width]
-                    out[node, head, c] = x * factor
+                has_edge = total[r] != 0
+                lse[first_query + start + r, head] = (
+                    top[r] + math.log(total[r]) if has_edge else -math.inf
+                )
+                shrink[r] = one / total[r] if has_edge else zero
+            from_panels(acc, rows, count, shrink, 1, out, first_query + start, head)
 
 
 def forward(

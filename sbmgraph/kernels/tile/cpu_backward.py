@@ -14,25 +14,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph._jit import exp, inline, jit
-from sbmgraph.kernels._numba.tiles import ROWS, add_panels, aligned, lanes_of, select
+from sbmgraph._jit import exp, jit
+from sbmgraph.kernels._numba.tiles import (
+    ROWS,
+    add_panels,
+    aligned,
+    from_panels,
+    inner_products,
+    lanes_of,
+    select,
+    to_columns,
+    to_panels,
+    to_rows,
+)
 from sbmgraph.kernels.bits import Bits
 from sbmgraph.kernels.options import Factors, Options
-from sbmgraph.kernels.tile.cpu import inner_products
+from sbmgraph.kernels.tile.cpu import clear
 from sbmgraph.kernels.tile.cpu_blocks import (
     KEYS,
     PITCH,
     QUERIES,
     floating,
-    from_panels,
     most_keys,
     part_of,
     round_up,
     scalars,
     split,
-    to_columns,
-    to_panels,
-    to_rows,
 )
 from sbmgraph.kernels.tile.cpu_dropout import factors_of_row
 from sbmgraph.ops.threads import parallel_for
@@ -43,39 +50,45 @@ OFF = -1e30
 """The score of a pair that is no edge: its weight is 0, and so is 0 times it."""
 
 
-@inline
-def _gradients_of_row(score, grad, gate, at, columns, lse, delta, gated, clip, dropout, keep):
-    """A row's scores become weights (after dropout), its gradients by the weights those by the
-    scores; ``gate`` gets those of the edge probabilities, see
-    :func:`sbmgraph.ops.edge_attention`."""
+@jit
+def _gradients(
+    score, grad, gate, count, columns, words, word, num_words, lse, delta, gated, clip, heads,
+    vertex, graph, low, dropout, seed,
+):  # fmt: skip
+    """The rows of a tile of scores become weights (after dropout), those of gradients by the weights
+    gradients by the scores; ``gate`` gets those by the edge probabilities, see
+    :func:`sbmgraph.ops.edge_attention`. Row r's bits begin at ``words[word + r * num_words]``."""
     one = score.dtype.type(1)
-    if dropout > 0:
+    keep = np.empty(columns, score.dtype)
+    for r in range(count):
+        at, end = r * PITCH, r * PITCH + columns
+        weights, grads, gates = score[at:end], grad[at:end], gate[at:end]
+        if lse[r] == -math.inf:  # no edge
+            weights[:], grads[:], gates[:] = 0, 0, 0
+            continue
+        select(words, word + r * num_words, score, at, columns, OFF)
+        row_lse, row_delta = lse[r], delta[r]
+        if dropout > 0:
+            factors_of_row(seed, vertex + r * heads, graph, low, columns, dropout, keep)
+            for t in range(columns):
+                grads[t] *= keep[t]
+        if gated and not clip:
+            for t in range(columns):
+                gates[t] = weights[t]
         for t in range(columns):
-            grad[at + t] *= keep[t]
-    if not gated:
-        for t in range(at, at + columns):
-            weight = exp(score[t] - lse)
-            score[t] = weight
-            grad[t] = weight * (grad[t] - delta)
-    elif clip:
-        for t in range(at, at + columns):
-            weight = exp(score[t] - lse)
-            score[t] = weight
-            by_score = weight * (grad[t] - delta)
-            grad[t] = by_score
-            limited = one if by_score > one else by_score
-            gate[t] = -one if limited < -one else limited
-    else:
-        for t in range(at, at + columns):
-            s = score[t]
-            weight = exp(s - lse)
-            score[t] = weight
-            by_score = weight * (grad[t] - delta)
-            grad[t] = by_score
-            gate[t] = by_score * s
-    if dropout > 0:
-        for t in range(columns):
-            score[at + t] *= keep[t]
+            weight = exp(weights[t] - row_lse)
+            weights[t] = weight
+            grads[t] = weight * (grads[t] - row_delta)
+        if gated and clip:
+            for t in range(columns):
+                limited = one if grads[t] > one else grads[t]
+                gates[t] = -one if limited < -one else limited
+        elif gated:
+            for t in range(columns):
+                gates[t] *= grads[t]
+        if dropout > 0:
+            for t in range(columns):
+                weights[t] *= keep[t]
 
 
 @jit
@@ -114,7 +127,8 @@ def _backward_heads(
         aligned(QUERIES * PITCH, like), aligned(QUERIES * PITCH, like),
         aligned(QUERIES * PITCH, like),
     )  # fmt: skip
-    keep = aligned(PITCH, like)
+    some_lse, some_delta = aligned(QUERIES, like), aligned(QUERIES, like)
+    scales, ones = np.full(1, scale, query.dtype), np.ones(1, query.dtype)
     for index in range(first, last):
         g, head = index // heads, index % heads
         first_query, first_key = query_ptr[g], key_ptr[g]
@@ -132,32 +146,27 @@ def _backward_heads(
         for start in range(begin, end, QUERIES):
             count, node = min(QUERIES, end - start), first_query + start
             rows = round_up(count, ROWS)
-            to_rows(query, node, count, head, scale, rows_query[: rows * d])
-            to_rows(grad_out, node, count, head, one, rows_grad[: rows * dv])
+            to_rows(query, node, count, head, scale, rows, rows_query)
+            to_rows(grad_out, node, count, head, one, rows, rows_grad)
             to_panels(query, node, count, head, scale, rows, some_query)
             to_panels(grad_out, node, count, head, one, rows, some_grad)
             if needs_member:
                 to_panels(rate, node, count, head, one, rows, some_rate)
+            for r in range(count):
+                some_lse[r], some_delta[r] = lse[node + r, head], delta[node + r, head]
             sum_query[:], sum_rate[:] = 0, 0
             for low in range(0, padded, KEYS):
                 columns = min(KEYS, padded - low)
-                inner_products(rows, rows_query, d, columns_key, low, columns, score)
-                inner_products(rows, rows_grad, dv, columns_value, low, columns, grad)
-                for r in range(rows):
-                    here = r * PITCH
-                    if r >= count or lse[node + r, head] == -math.inf:
-                        for t in range(here, here + columns):
-                            score[t], grad[t], gate[t] = 0, 0, 0
-                        continue
-                    vertex = (start + r) * heads + head
-                    word = word_ptr[g] + vertex * num_words + low // 32
-                    select(words, word, score, here, columns, OFF)
-                    if dropout > 0:
-                        factors_of_row(seed, vertex, g, low, columns, dropout, keep)
-                    _gradients_of_row(
-                        score, grad, gate, here, columns, lse[node + r, head],
-                        delta[node + r, head], gated, clip, dropout, keep,
-                    )  # fmt: skip
+                inner_products(rows_query, rows, d, columns_key, low, columns, score, PITCH)
+                inner_products(rows_grad, rows, dv, columns_value, low, columns, grad, PITCH)
+                vertex = start * heads + head
+                word = word_ptr[g] + vertex * num_words + low // 32
+                _gradients(
+                    score, grad, gate, count, columns, words, word, heads * num_words, some_lse,
+                    some_delta, gated, clip, heads, vertex, g, low, dropout, seed,
+                )  # fmt: skip
+                for tile in (score, grad, gate):
+                    clear(tile, count, rows, columns)
                 if needs_query:
                     add_panels(
                         grad, 0, PITCH, 1, rows, all_key, low * width, padded, panels_d, columns,
@@ -184,16 +193,16 @@ def _backward_heads(
                         low * width, spare,
                     )  # fmt: skip
             if needs_query:
-                from_panels(sum_query, rows, count, scale, grad_query, node, head)
+                from_panels(sum_query, rows, count, scales, 0, grad_query, node, head)
             if needs_rate:
-                from_panels(sum_rate, rows, count, one, grad_rate, node, head)
+                from_panels(sum_rate, rows, count, ones, 0, grad_rate, node, head)
         node, owner = (first_key, head) if part == 0 else (first_key * 0, head * 0)
         if needs_key:
-            from_panels(sum_key, spare, num_keys, one, grad_key, node, owner)
+            from_panels(sum_key, spare, num_keys, ones, 0, grad_key, node, owner)
         if needs_value:
-            from_panels(sum_value, spare, num_keys, one, grad_value, node, owner)
+            from_panels(sum_value, spare, num_keys, ones, 0, grad_value, node, owner)
         if needs_member:
-            from_panels(sum_member, spare, num_keys, one, grad_member, node, owner)
+            from_panels(sum_member, spare, num_keys, ones, 0, grad_member, node, owner)
 
 
 def backward(

@@ -1,4 +1,4 @@
-"""How the CPU's tile kernels cut their work, and how they lay out their operands.
+"""How the CPU's tile kernels cut their work.
 
 Work is cut by *heads of graphs*, numbered ``graph * heads + head``: one after the other where they
 are small, in parts of their queries where they are large. The cuts depend on sizes alone, so sums
@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from sbmgraph._jit import inline
-from sbmgraph.kernels._numba.tiles import lanes_of
 from sbmgraph.kernels.options import Options
 
-QUERIES = 96
+QUERIES = 48
 """Queries of a tile, a multiple of the rows that a product holds at once."""
 
 KEYS = 96
@@ -34,7 +33,7 @@ TASKS = 16
 TASK_PAIRS = 2**17
 """Pairs of a query and a key that are worth a task of their own."""
 
-TASK_QUERIES = 5 * QUERIES
+TASK_QUERIES = 10 * QUERIES
 """Queries that are worth laying out a head's keys for."""
 
 
@@ -90,54 +89,3 @@ def most_keys(first, last, heads, key_ptr):
     for g in range(first // heads, (last - 1) // heads + 1):
         most = max(most, key_ptr[g + 1] - key_ptr[g])
     return most
-
-
-@inline
-def to_rows(x, first, count, head, factor, out):
-    """Row by row; rows up to ``out``'s end that there are none for become 0."""
-    channels = x.shape[2]
-    for r in range(count):
-        for c in range(channels):
-            out[r * channels + c] = x[first + r, head, c] * factor
-    out[count * channels :] = 0
-
-
-@inline
-def to_panels(x, first, count, head, factor, rows, out):
-    """Panels of channels with ``rows`` rows each; what there is no number for becomes 0."""
-    width, channels = lanes_of(out), x.shape[2]
-    for panel in range((channels + width - 1) // width):
-        low = panel * width
-        used = min(width, channels - low)
-        for r in range(rows):
-            at = (panel * rows + r) * width
-            taken = used if r < count else 0
-            for c in range(taken):
-                out[at + c] = x[first + r, head, low + c] * factor
-            for c in range(taken, width):
-                out[at + c] = 0
-
-
-@inline
-def to_columns(x, first, count, head, out):
-    """Panels of nodes, a row for each channel; what there is no number for becomes 0."""
-    width, channels = lanes_of(out), x.shape[2]
-    for low in range(0, count, width):
-        used = min(width, count - low)
-        at = low * channels
-        for r in range(used):
-            for c in range(channels):
-                out[at + c * width + r] = x[first + low + r, head, c]
-        for r in range(used, width):
-            for c in range(channels):
-                out[at + c * width + r] = 0
-
-
-@inline
-def from_panels(panels, rows, count, factor, x, first, head):
-    """Writes the ``count`` first rows of panels of channels to the nodes from ``first`` on."""
-    width, channels = lanes_of(panels), x.shape[2]
-    for r in range(count):
-        for c in range(channels):
-            value = panels[(c // width * rows + r) * width + c % width]
-            x[first + r, head, c] = value * factor
