@@ -1,8 +1,8 @@
 """Matrix products of small tiles whose sums stay in registers, and the selection of pairs by bits.
 
-A right operand, and a product, lies in *panels*: :func:`lanes_of` columns side by side, 64 bytes a
-row, so that a row of a panel is one vector and its successor the next in memory. A left operand may
-lie in any way: its elements are read one by one and spread over a vector.
+A right operand, and a product, lies in *panels*: 64 bytes of columns side by side, so that a row of
+a panel is one vector and its successor the next in memory. A left operand may lie in any way: its
+elements are read one by one and spread over a vector.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import llvmlite.ir as ir
-import numpy as np
 from llvmlite.binding import get_host_cpu_features
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from sbmgraph._jit import inline, jit
+from sbmgraph.kernels._numba.jit import inline
 
 LINE = 64
 """Bytes of a panel's row: a cache line."""
@@ -214,103 +213,3 @@ def _move(typing: Any, x: Any, start: Any, out: Any, at: Any, factor: Any) -> An
 
 move_line: Any = _move_line
 move: Any = _move
-
-
-@inline
-def aligned(size, like):
-    """An uninitialised array in the dtype of ``like`` that begins at a cache line."""
-    array = np.empty(size + LINE // like.itemsize, like.dtype)
-    first = (-array.ctypes.data) % LINE // like.itemsize
-    return array[first : first + size]
-
-
-@jit
-def add_panels(a, a_at, a_row, a_step, rows, b, b_at, b_rows, panels, depth, out, out_at, out_rows):
-    """Adds ``rows`` rows, rounded up to :data:`ROWS`, of the product of ``a`` with ``panels``
-    panels, each ``b_rows`` rows after the one before it, to as many panels of ``out_rows`` rows."""
-    width = lanes_of(out)
-    for panel in range(panels):
-        for r in range(0, rows, ROWS):
-            add_product(
-                a, a_at + r * a_row, a_row, a_step, b, b_at + panel * b_rows * width, depth, out,
-                out_at + (panel * out_rows + r) * width, width,
-            )  # fmt: skip
-
-
-@jit
-def inner_products(a, rows, channels, b, first, columns, out, out_row):
-    """``out[r * out_row + c]`` = the inner product of row ``r`` of ``a``, of ``channels`` numbers,
-    with column ``first + c`` of ``b``, which lies in panels of ``channels`` rows; ``rows`` are
-    rounded up to :data:`ROWS`, ``columns`` to panels."""
-    width = lanes_of(out)
-    for c in range(0, columns, width):
-        for r in range(0, rows, ROWS):
-            set_product(
-                a, r * channels, channels, 1, b, (first + c) * channels, channels, out,
-                r * out_row + c, out_row,
-            )  # fmt: skip
-
-
-@jit
-def to_rows(x, first, count, head, factor, rows, out):
-    """Copies ``x[first : first + count, head] * factor`` row by row; further rows up to ``rows``
-    become 0."""
-    heads, channels, width = x.shape[1], x.shape[2], lanes_of(out)
-    for r in range(count):
-        start = ((first + r) * heads + head) * channels
-        whole = channels // width * width
-        for c in range(0, whole, width):
-            move_line(x, start + c, out, r * channels + c, factor)
-        for c in range(whole, channels):
-            move(x, start + c, out, r * channels + c, factor)
-    out[count * channels : rows * channels] = 0
-
-
-@jit
-def to_panels(x, first, count, head, factor, rows, out):
-    """The same in panels of channels, ``rows`` rows each; what there is no number for becomes 0."""
-    heads, channels, width = x.shape[1], x.shape[2], lanes_of(out)
-    for low in range(0, channels, width):
-        panel = low * rows
-        whole = low + width <= channels
-        if not whole:
-            out[panel : panel + rows * width] = 0
-        for r in range(count):
-            start = ((first + r) * heads + head) * channels + low
-            if whole:
-                move_line(x, start, out, panel + r * width, factor)
-            else:
-                for c in range(channels - low):
-                    move(x, start + c, out, panel + r * width + c, factor)
-        out[panel + count * width : panel + rows * width] = 0
-
-
-@jit
-def to_columns(x, first, count, head, out):
-    """The same in panels of nodes, a row for each channel."""
-    heads, channels, width = x.shape[1], x.shape[2], lanes_of(out)
-    one = x.dtype.type(1)
-    for low in range(0, count, width):
-        used = min(width, count - low)
-        if used < width:
-            out[low * channels : (low + width) * channels] = 0
-        for r in range(used):
-            start = ((first + low + r) * heads + head) * channels
-            for c in range(channels):
-                move(x, start + c, out, low * channels + c * width + r, one)
-
-
-@jit
-def from_panels(panels, rows, count, factors, step, x, first, head):
-    """Writes the ``count`` first rows of panels of channels, row r times ``factors[r * step]``, to
-    ``x[first : first + count, head]``."""
-    heads, channels, width = x.shape[1], x.shape[2], lanes_of(x)
-    for r in range(count):
-        start = ((first + r) * heads + head) * channels
-        for low in range(0, channels, width):
-            at = low * rows + r * width
-            if low + width <= channels:
-                move_line(panels, at, x, start + low, factors[r * step])
-            else:
-                for c in range(channels - low):
-                    move(panels, at + c, x, start + low + c, factors[r * step])

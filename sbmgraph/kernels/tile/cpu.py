@@ -1,8 +1,8 @@
 """Attention over bits on the CPU, the forward pass.
 
-A tile of scores is a product that never leaves the second-level cache: it is multiplied, selected by
-the bits, exponentiated and multiplied with the values before the next one begins. An online softmax
-joins the tiles of a row.
+A tile of scores never leaves the second-level cache: it is multiplied, selected by the bits,
+exponentiated and multiplied with the values before the next one begins. An online softmax joins the
+tiles of a row.
 """
 
 from __future__ import annotations
@@ -13,39 +13,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph._jit import exp, jit
-from sbmgraph.kernels._numba.tiles import (
-    ROWS,
+from sbmgraph.kernels._numba.heads import most_keys, part_of, round_up, split
+from sbmgraph.kernels._numba.jit import jit
+from sbmgraph.kernels._numba.layout import compute_dtype, floating
+from sbmgraph.kernels._numba.math import exp
+from sbmgraph.kernels._numba.panels import (
+    KEYS,
+    PITCH,
+    QUERIES,
     add_panels,
     aligned,
+    clear,
+    drop,
     from_panels,
     inner_products,
-    lanes_of,
-    select,
     to_columns,
     to_panels,
     to_rows,
 )
+from sbmgraph.kernels._numba.threads import parallel_for
+from sbmgraph.kernels._numba.tiles import ROWS, lanes_of, select
 from sbmgraph.kernels.bits import Bits
 from sbmgraph.kernels.options import Options
-from sbmgraph.kernels.tile.cpu_blocks import (
-    KEYS,
-    PITCH,
-    QUERIES,
-    floating,
-    most_keys,
-    part_of,
-    round_up,
-    scalars,
-    split,
-)
-from sbmgraph.kernels.tile.cpu_dropout import factors_of_row
-from sbmgraph.ops.threads import parallel_for
+from sbmgraph.kernels.tile.cpu_backward import backward
+
+__all__ = ["backward", "forward"]
 
 
 @jit
 def _weights(tile, count, columns, words, word, num_words, top, total, shrink):
-    """Turns the rows of a tile of scores into exponentials of what the scores are above ``top``, the
+    """Turns the rows of a tile of scores into exponentials of what they are above ``top``, the
     highest of their row so far, and adds these to ``total``; ``shrink`` gets what earlier sums have
     to be multiplied by. Row r's bits begin at ``words[word + r * num_words]``."""
     for r in range(count):
@@ -77,25 +74,6 @@ def _shrink(acc, count, rows, panels, factors):
                 row = acc[at : at + width]
                 for c in range(width):
                     row[c] *= factors[r]
-
-
-@jit
-def drop(tile, count, columns, seed, vertex, heads, graph, low, dropout):
-    """Multiplies the rows of a tile, of query vertices ``heads`` apart and keys from ``low`` on,
-    with their factors of dropout."""
-    keep = np.empty(columns, tile.dtype)
-    for r in range(count):
-        factors_of_row(seed, vertex + r * heads, graph, low, columns, dropout, keep)
-        row = tile[r * PITCH : r * PITCH + columns]
-        for t in range(columns):
-            row[t] *= keep[t]
-
-
-@jit
-def clear(tile, first, last, columns):
-    """Rows ``first`` to ``last`` of a tile become 0."""
-    for r in range(first, last):
-        tile[r * PITCH : r * PITCH + columns] = 0
 
 
 @jit
@@ -167,7 +145,7 @@ def forward(
         edge, and the log-sum-exp of the scores of shape :obj:`[n, H]`, there :math:`-\infty`.
     """
     q, k, v = floating(query), floating(key), floating(value)
-    dtype = torch.promote_types(query.dtype, torch.float32)
+    dtype = compute_dtype(query)
     out = torch.empty(*query.shape[:2], value.size(2), dtype=dtype, device="cpu")
     lse = torch.empty(query.shape[:2], dtype=dtype, device="cpu")
     args = (
@@ -178,7 +156,9 @@ def forward(
         bits.word_ptr.numpy(),
         bits.query_ptr.numpy(),
         bits.key_ptr.numpy(),
-        *scalars(options, q),
+        q.dtype.type(options.scale),
+        np.float32(options.dropout),
+        np.uint64(options.seed),
         out.numpy(),
         lse.numpy(),
     )

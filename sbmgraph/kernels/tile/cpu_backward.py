@@ -1,9 +1,10 @@
 """Attention over bits on the CPU, the backward pass.
 
-All gradients in one pass over the tiles: scores and weights are computed again from the log-sum-exp,
-one sweep turns a tile of them into the gradients by the scores and by the edge probabilities, and
-five products add these to the gradients of queries, rates, keys, values and memberships. A task owns
-its keys' gradients; where one head's queries are cut into parts, the parts' are added up in order.
+All gradients in one pass over the tiles: scores and weights are computed again from the
+log-sum-exp, one sweep turns a tile of them into the gradients by the scores and by the edge
+probabilities, and five products add these to the gradients of queries, rates, keys, values and
+memberships. A task owns its keys' gradients; where one head's queries are cut into parts, the
+parts' are added up in order.
 """
 
 from __future__ import annotations
@@ -14,35 +15,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph._jit import exp, jit
-from sbmgraph.kernels._numba.tiles import (
-    ROWS,
+from sbmgraph.kernels._numba.heads import most_keys, part_of, round_up, split
+from sbmgraph.kernels._numba.jit import jit
+from sbmgraph.kernels._numba.layout import compute_dtype, floating
+from sbmgraph.kernels._numba.math import exp
+from sbmgraph.kernels._numba.panels import (
+    KEYS,
+    PITCH,
+    QUERIES,
     add_panels,
     aligned,
+    clear,
+    drop,
     from_panels,
     inner_products,
-    lanes_of,
-    select,
     to_columns,
     to_panels,
     to_rows,
 )
+from sbmgraph.kernels._numba.threads import parallel_for
+from sbmgraph.kernels._numba.tiles import ROWS, lanes_of, select
 from sbmgraph.kernels.bits import Bits
 from sbmgraph.kernels.options import Factors, Options
-from sbmgraph.kernels.tile.cpu import clear
-from sbmgraph.kernels.tile.cpu_blocks import (
-    KEYS,
-    PITCH,
-    QUERIES,
-    floating,
-    most_keys,
-    part_of,
-    round_up,
-    scalars,
-    split,
-)
-from sbmgraph.kernels.tile.cpu_dropout import factors_of_row
-from sbmgraph.ops.threads import parallel_for
 
 Needs = tuple[bool, bool, bool, bool, bool]
 
@@ -52,14 +46,12 @@ OFF = -1e30
 
 @jit
 def _gradients(
-    score, grad, gate, count, columns, words, word, num_words, lse, delta, gated, clip, heads,
-    vertex, graph, low, dropout, seed,
-):  # fmt: skip
-    """The rows of a tile of scores become weights (after dropout), those of gradients by the weights
-    gradients by the scores; ``gate`` gets those by the edge probabilities, see
+    score, grad, gate, keep, count, columns, words, word, num_words, lse, delta, gated, clip, drops
+):
+    """The rows of a tile of scores become weights (after dropout), those of gradients by the
+    weights gradients by the scores; ``gate`` gets those by the edge probabilities, see
     :func:`sbmgraph.ops.edge_attention`. Row r's bits begin at ``words[word + r * num_words]``."""
     one = score.dtype.type(1)
-    keep = np.empty(columns, score.dtype)
     for r in range(count):
         at, end = r * PITCH, r * PITCH + columns
         weights, grads, gates = score[at:end], grad[at:end], gate[at:end]
@@ -67,11 +59,10 @@ def _gradients(
             weights[:], grads[:], gates[:] = 0, 0, 0
             continue
         select(words, word + r * num_words, score, at, columns, OFF)
-        row_lse, row_delta = lse[r], delta[r]
-        if dropout > 0:
-            factors_of_row(seed, vertex + r * heads, graph, low, columns, dropout, keep)
+        row_lse, row_delta, factors = lse[r], delta[r], keep[at:end]
+        if drops:
             for t in range(columns):
-                grads[t] *= keep[t]
+                grads[t] *= factors[t]
         if gated and not clip:
             for t in range(columns):
                 gates[t] = weights[t]
@@ -86,9 +77,9 @@ def _gradients(
         elif gated:
             for t in range(columns):
                 gates[t] *= grads[t]
-        if dropout > 0:
+        if drops:
             for t in range(columns):
-                weights[t] *= keep[t]
+                weights[t] *= factors[t]
 
 
 @jit
@@ -123,10 +114,8 @@ def _backward_heads(
     some_rate = aligned(panels_k * width * QUERIES, like)
     sum_query = aligned(panels_d * width * QUERIES, like)
     sum_rate = aligned(panels_k * width * QUERIES, like)
-    score, grad, gate = (
-        aligned(QUERIES * PITCH, like), aligned(QUERIES * PITCH, like),
-        aligned(QUERIES * PITCH, like),
-    )  # fmt: skip
+    score, grad = aligned(QUERIES * PITCH, like), aligned(QUERIES * PITCH, like)
+    gate, keep = aligned(QUERIES * PITCH, like), aligned(QUERIES * PITCH, like)
     some_lse, some_delta = aligned(QUERIES, like), aligned(QUERIES, like)
     scales, ones = np.full(1, scale, query.dtype), np.ones(1, query.dtype)
     for index in range(first, last):
@@ -161,9 +150,12 @@ def _backward_heads(
                 inner_products(rows_grad, rows, dv, columns_value, low, columns, grad, PITCH)
                 vertex = start * heads + head
                 word = word_ptr[g] + vertex * num_words + low // 32
+                if dropout > 0:
+                    keep[:] = 1
+                    drop(keep, count, columns, seed, vertex, heads, g, low, dropout)
                 _gradients(
-                    score, grad, gate, count, columns, words, word, heads * num_words, some_lse,
-                    some_delta, gated, clip, heads, vertex, g, low, dropout, seed,
+                    score, grad, gate, keep, count, columns, words, word, heads * num_words,
+                    some_lse, some_delta, gated, clip, dropout > 0,
                 )  # fmt: skip
                 for tile in (score, grad, gate):
                     clear(tile, count, rows, columns)
@@ -230,13 +222,14 @@ def backward(
         options (Options): Those of the forward pass, and the estimator.
         needs (tuple): Which of the five gradients are wanted.
     """
-    dtype = torch.promote_types(query.dtype, torch.float32)
+    dtype = compute_dtype(query)
     gated = factors is not None
     needs = (*needs[:3], needs[3] and gated, needs[4] and gated)
     rate, member = (
         (factors.rate, factors.member) if factors is not None else (query[..., :0], key[..., :0])
     )
     delta = (out.to(dtype) * grad_out.to(dtype)).sum(-1)
+    number = delta.numpy().dtype.type
     inputs = (query, key, value, rate, member)
     by_query = [_like(x, need, dtype) for x, need in ((query, needs[0]), (rate, needs[3]))]
     wanted = ((key, needs[1]), (value, needs[2]), (member, needs[4]))
@@ -250,7 +243,9 @@ def backward(
         bits.key_ptr.numpy(),
         delta.numpy(),
         lse.contiguous().numpy(),
-        *scalars(options, delta.numpy()),
+        number(options.scale),
+        np.float32(options.dropout),
+        np.uint64(options.seed),
         options.estimator == "mask",
         *(x.numpy() for x in by_query),
     )

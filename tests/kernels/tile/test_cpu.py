@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sbmgraph.kernels.bits import Bits
 from sbmgraph.kernels.options import Factors, Options
-from sbmgraph.kernels.tile import cpu, cpu_backward
+from sbmgraph.kernels.tile import cpu
 
 ALL = (True,) * 5
 NAMES = ("query", "key", "value", "rate", "member")
@@ -50,9 +50,7 @@ class Case:
         inputs = (self.query, self.key, self.value)
         out, lse = cpu.forward(*inputs, self.bits, options)
         factors = Factors(self.rate, self.member) if gated else None
-        grads = cpu_backward.backward(
-            self.grad_out, *inputs, factors, self.bits, out, lse, options, needs
-        )
+        grads = cpu.backward(self.grad_out, *inputs, factors, self.bits, out, lse, options, needs)
         return out, lse, grads
 
     def dense(self, options: Options) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -120,7 +118,7 @@ def compare(case: Case, options: Options, tolerance: float) -> None:
         NAMES, grads, true_grads, (case.query, case.key, case.value, case.rate, case.member),
         strict=True,
     ):  # fmt: skip
-        assert grad.dtype == like.dtype and grad.shape == like.shape, name
+        assert (grad.dtype, grad.shape) == (like.dtype, like.shape), name
         atol = tolerance * max(1.0, float(true.abs().max()) if true.numel() else 0.0)
         torch.testing.assert_close(
             grad.double(), true, rtol=tolerance, atol=atol, msg=lambda text, name=name: name + text
@@ -166,8 +164,10 @@ def test_rows_without_an_edge():
     empty = ~case.edge.any(-1).t()
     assert 0 < empty.sum() < empty.numel()
     out, lse, grads = case.tile(options())
-    assert (out[empty] == 0).all() and (lse[empty] == -torch.inf).all()
-    assert (grads[0][empty] == 0).all() and (grads[3][empty] == 0).all()
+    assert (out[empty] == 0).all()
+    assert (lse[empty] == -torch.inf).all()
+    assert (grads[0][empty] == 0).all()
+    assert (grads[3][empty] == 0).all()
 
 
 @pytest.mark.parametrize("estimator", ["logit", "mask"])
@@ -200,7 +200,8 @@ def test_only_what_is_needed(place):
 def test_without_factors():
     case = Case([50], [70], 2, 16, 24, 8)
     grads, every = case.tile(options(), gated=False)[2], case.tile(options())[2]
-    assert grads[3] is None and grads[4] is None
+    assert grads[3] is None
+    assert grads[4] is None
     for grad, true in zip(grads[:3], every[:3], strict=True):
         torch.testing.assert_close(grad, true, rtol=0, atol=0)
 
@@ -243,7 +244,8 @@ def test_nan_is_not_lost():
     case = Case([4], [40], 1, 8, 8, 4, density=0.5)
     case.query[1] = float("nan")
     out, lse, _ = case.tile(options())
-    assert out[1].isnan().all() and lse[1].isnan().all()
+    assert out[1].isnan().all()
+    assert lse[1].isnan().all()
     assert out[[0, 2, 3]].isfinite().all()
 
 
@@ -261,6 +263,7 @@ def test_a_graph_does_not_depend_on_its_batch():
         bits.key_ptr[:2], 2,
     )  # fmt: skip
     out_, lse_, grads_ = alone.tile(options())
-    assert torch.equal(out[:40], out_) and torch.equal(lse[:40], lse_)
+    assert torch.equal(out[:40], out_)
+    assert torch.equal(lse[:40], lse_)
     for grad, grad_ in zip(grads, grads_, strict=True):
         assert torch.equal(grad[: grad_.size(0)], grad_)

@@ -1,31 +1,18 @@
-"""How the CPU's tile kernels cut their work.
+"""Work of dense kernels on the CPU, cut by *heads of graphs*, numbered ``graph * heads + head``.
 
-Work is cut by *heads of graphs*, numbered ``graph * heads + head``: one after the other where they
-are small, in parts of their queries where they are large. The cuts depend on sizes alone, so sums
-are taken in the same order whatever the number of threads.
+Small ones are done one after the other, large ones in parts of their queries. The cuts depend on
+sizes alone, so sums are taken in the same order whatever the number of threads.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from sbmgraph._jit import inline
-from sbmgraph.kernels.options import Options
-
-QUERIES = 48
-"""Queries of a tile, a multiple of the rows that a product holds at once."""
-
-KEYS = 96
-"""Keys of a tile, a multiple of the bits of a word besides."""
-
-PITCH = KEYS + 16
-"""Numbers between two rows of a tile: an odd number of cache lines, which spreads a column over the
-cache."""
+from sbmgraph.kernels._numba.jit import inline
+from sbmgraph.kernels._numba.panels import QUERIES
 
 TASKS = 16
 """Tasks that a batch is cut into, where it is large enough."""
@@ -56,17 +43,6 @@ def split(query_ptr: Tensor, key_ptr: Tensor, heads: int) -> list[tuple[int, int
             parts = max(1, min(round(pairs / grain), int(queries[first]) // TASK_QUERIES))
         tasks += [(first, last, part, parts) for part in range(parts)]
     return tasks
-
-
-def floating(tensor: Tensor) -> np.ndarray:
-    """The tensor in the dtype that sums are taken in: float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous().numpy()
-
-
-def scalars(options: Options, like: np.ndarray) -> tuple[Any, Any, np.uint64]:
-    """Scale, dropout and seed as the kernels take them."""
-    kind = like.dtype.type
-    return kind(options.scale), np.float32(options.dropout), np.uint64(options.seed)
 
 
 @inline

@@ -1,1 +1,0 @@
-"""Attention over edges held as one bit a pair, in tiles."""
