@@ -1,7 +1,9 @@
 """Attention over bits in tiles, against the edge kernels and against full attention.
 
-The three run in turns within one process, forward and backward, and the table holds ratios to
-``scaled_dot_product_attention``: the smallest time of each, and in brackets the median.
+All run in turns within one process, forward and backward, and the table holds ratios to
+``scaled_dot_product_attention``: of the smallest times, and in brackets of the medians; then
+nanoseconds for a pair of a query and a key. ``step`` is sampling, forward and backward. One thread
+is timed by the processor time it takes, several by the clock.
 
     python benchmarks/tile.py --nodes 4096 --heads 8 --densities .2 .4 .6 .8 .95 --clusters 32 128
 """
@@ -14,41 +16,24 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from sbmgraph.graph import SampledGraph
-from sbmgraph.kernels.bits import Bits
+from sbmgraph.kernels.attention import cpu as edges
+from sbmgraph.kernels.attention import cpu_backward as edges_backward
+from sbmgraph.kernels.bits import Bits, bits_to_csr
+from sbmgraph.kernels.csr import CSR
+from sbmgraph.kernels.dense import cpu as dense
+from sbmgraph.kernels.model import EdgeModel
 from sbmgraph.kernels.options import Factors, Options
-from sbmgraph.kernels.tile import cpu, cpu_backward
-from sbmgraph.ops import cpu as edges
+from sbmgraph.kernels.tile import cpu
+
+EVERY = (True,) * 5
 
 
-def random_bits(nodes: list[int], heads: int, density: float) -> Bits:
-    """Graphs of these sizes whose pairs are edges independently."""
+def random_model(nodes: list[int], heads: int, density: float, clusters: int) -> EdgeModel:
+    """Graphs of these sizes whose pairs are edges with probabilities near ``density``."""
     ptr = torch.tensor([0, *nodes], dtype=torch.int64).cumsum(0)
-    words, starts = [], [0]
-    for n in nodes:
-        width = (n + 31) // 32
-        edge = torch.zeros(n * heads, width * 32, dtype=torch.bool)
-        edge[:, :n] = torch.rand(n * heads, n) < density
-        bit = torch.ones(1, dtype=torch.int32) << torch.arange(32, dtype=torch.int32)
-        words.append((edge.view(-1, 32).int() * bit).sum(-1, dtype=torch.int32))
-        starts.append(starts[-1] + words[-1].numel())
-    return Bits(torch.cat(words), torch.tensor(starts), ptr, ptr, heads)
-
-
-def as_edges(bits: Bits) -> SampledGraph:
-    """The same graphs as a list of edges."""
-    columns, counts = [], []
-    for g, (low, high) in enumerate(zip(bits.query_ptr[:-1], bits.query_ptr[1:], strict=True)):
-        n = int(high - low)
-        words = bits.words[bits.word_ptr[g] : bits.word_ptr[g + 1]].view(n * bits.heads, -1, 1)
-        edge = ((words >> torch.arange(32, dtype=torch.int32)) & 1).bool().flatten(1)
-        columns.append(edge.nonzero()[:, 1].int() + low.int())
-        counts.append(edge.sum(1))
-    rowptr = torch.zeros(sum(c.numel() for c in counts) + 1, dtype=torch.int64)
-    torch.cumsum(torch.cat(counts), 0, out=rowptr[1:])
-    return rowptr, torch.cat(columns)
+    rate, member = (torch.rand(sum(nodes), heads, clusters) + 4 for _ in range(2))
+    return EdgeModel(rate * (density / (clusters * 4.5**2)), member, ptr, ptr)
 
 
 def in_turns(
@@ -71,39 +56,46 @@ def in_turns(
 def steps(
     nodes: list[int], heads: int, channels: int, density: float, clusters: int, with_edges: bool
 ) -> dict[str, Callable[[], None]]:
-    """Forward and backward passes by name."""
-    bits, n = random_bits(nodes, heads, density), sum(nodes)
+    """What is timed, by name."""
+    model, n = random_model(nodes, heads, density, clusters), sum(nodes)
+    sampled = dense.sample(model, "bernoulli", 0.0, 0)
     q, k, v, grad = (torch.randn(n, heads, channels) for _ in range(4))
-    factors = Factors(torch.rand(n, heads, clusters), torch.rand(n, heads, clusters))
+    factors = Factors(model.rate, model.member)
     options = Options(channels**-0.5, 0.0, 0, "logit")
 
     def tile_forward() -> None:
-        cpu.forward(q, k, v, bits, options)
+        cpu.forward(q, k, v, sampled, options)
 
-    def tile() -> None:
+    def tile(bits: Bits = sampled) -> None:
         out, lse = cpu.forward(q, k, v, bits, options)
-        cpu_backward.backward(grad, q, k, v, factors, bits, out, lse, options, (True,) * 5)
+        cpu.backward(grad, q, k, v, factors, bits, out, lse, options, EVERY)
 
-    runs = {"tile forward": tile_forward, "tile": tile}
+    def sample() -> None:
+        dense.sample(model, "bernoulli", 0.0, 0)
+
+    def step() -> None:
+        tile(dense.sample(model, "bernoulli", 0.0, 0))
+
+    runs = {"tile forward": tile_forward, "tile": tile, "sampling": sample, "step": step}
     if with_edges:
-        rowptr, col = as_edges(bits)
+        csr = CSR(*bits_to_csr(sampled), model.query_ptr, model.key_ptr, heads)
         flat = [x.flatten(0, 1) for x in (q, k, v)]
-        scale = options.scale
+        needs = (True, True, True, False, True, True)
 
         def list_() -> None:
-            out, lse = edges.attention_forward(*flat, rowptr, col, heads, None, scale, 0.0, 0)
-            edges.attention_backward(
-                grad.flatten(0, 1), *flat, out, lse, rowptr, col, heads, None, None, None, None,
-                *factors, None, scale, 0.0, 0, "logit", (True, True, True, False, True, True),
-            )  # fmt: skip
+            results = edges.forward(*flat, csr, None, options)
+            edges_backward.backward(
+                grad.flatten(0, 1), *flat, csr, None, None, factors, None, results, options, needs
+            )
 
         runs["edges"] = list_
     if len(set(nodes)) == 1:
-        full = [
-            x.view(len(nodes), -1, heads, channels).transpose(1, 2).contiguous().requires_grad_()
-            for x in (q, k, v)
-        ]
-        full_grad: Tensor = grad.view(len(nodes), -1, heads, channels).transpose(1, 2).contiguous()
+        full, full_grad = (
+            [x.view(len(nodes), -1, heads, channels).transpose(1, 2).contiguous() for x in tensors]
+            for tensors in ((q, k, v), (grad,))
+        )
+        for x in full:
+            x.requires_grad_()
 
         def full_forward() -> None:
             with torch.no_grad():
@@ -111,7 +103,7 @@ def steps(
 
         def full_step() -> None:
             out = torch.nn.functional.scaled_dot_product_attention(*full)
-            torch.autograd.grad(out, full, full_grad)
+            torch.autograd.grad(out, full, full_grad[0])
 
         runs |= {"full forward": full_forward, "full": full_step}
     return runs

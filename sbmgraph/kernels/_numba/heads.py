@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from sbmgraph.kernels._numba.jit import inline
-from sbmgraph.kernels._numba.panels import QUERIES
+from sbmgraph.kernels._numba.operands import QUERIES
 
 TASKS = 16
 """Tasks that a batch is cut into, where it is large enough."""

@@ -17,7 +17,7 @@ from sbmgraph.kernels._numba.heads import most_keys, part_of, round_up, split
 from sbmgraph.kernels._numba.jit import jit
 from sbmgraph.kernels._numba.layout import compute_dtype, floating
 from sbmgraph.kernels._numba.math import exp
-from sbmgraph.kernels._numba.panels import (
+from sbmgraph.kernels._numba.operands import (
     KEYS,
     PITCH,
     QUERIES,
