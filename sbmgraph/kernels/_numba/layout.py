@@ -19,6 +19,11 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
+def floating(tensor: Tensor) -> np.ndarray:
+    """The tensor as it lies, contiguous, in the computing dtype."""
+    return tensor.to(compute_dtype(tensor)).contiguous().numpy()
+
+
 def padded(channels: int) -> int:
     """The multiple of :data:`LANES` that holds ``channels``."""
     return -(-channels // LANES) * LANES
