@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,10 @@ from sbmgraph.kernels.layout import head_by_head
 from sbmgraph.kernels.options import Factors, Options
 from sbmgraph.kernels.probe import Probe
 from sbmgraph.kernels.tile import reference
+
+
+MODULES = {"cpu": "sbmgraph.kernels.tile.cpu", "cuda": "sbmgraph.kernels.tile.gpu"}
+"""The module of each device's kernels."""
 
 
 class _Flat(NamedTuple):
@@ -88,10 +93,10 @@ def attention(
 
 def _kernels(device_type: str, dtype: torch.dtype) -> Any:
     """Where a device's ``forward`` and ``backward`` are; those of float64 are the reference's."""
-    modules = {"cpu": "sbmgraph.kernels.tile.cpu", "cuda": "sbmgraph.kernels.tile.gpu"}
-    if dtype == torch.float64 or device_type not in modules:
+    module = MODULES.get(device_type)
+    if dtype == torch.float64 or module is None or find_spec(module) is None:
         return reference
-    return import_module(modules[device_type])
+    return import_module(module)
 
 
 @custom_op("sbmgraph::tile_attention", mutates_args=())
