@@ -133,7 +133,9 @@ def to_markdown(rows: list[dict[str, Any]], arguments: list[str]) -> str:
     ]
     titles = {"parts": "Parts", **{name: part.what for name, part in PARTS.items()}}
     for name, title in titles.items():
-        mine = [{k: v for k, v in row.items() if k != "part"} for row in rows if row["part"] == name]
+        mine = [
+            {k: v for k, v in row.items() if k != "part"} for row in rows if row["part"] == name
+        ]
         if not mine:
             continue
         columns = list(dict.fromkeys(key for row in mine for key in row))

@@ -30,7 +30,7 @@ def _weights(score, lse, inside):
 @triton.jit(do_not_specialize=["seed", "scale", "dropout"])
 def _query_kernel(
     grad, query, key, value, lse, delta, rowptr, col, graph, query_ptr, key_ptr, bias, dquery,
-    dbias, dgate, heads, d, dv, scale, dropout, seed,
+    dbias, dgate, heads, d, dv, scale, dropout, seed: tl.int64,
     D: tl.constexpr, DV: tl.constexpr, EDGES: tl.constexpr, ACC: tl.constexpr,
     DROPS: tl.constexpr, LOGIT: tl.constexpr,
 ):  # fmt: skip
@@ -76,7 +76,7 @@ def _query_kernel(
 @triton.jit(do_not_specialize=["seed", "scale", "dropout"])
 def _key_kernel(
     grad, query, key, value, lse, delta, colptr, row, perm, graph, query_ptr, key_ptr, bias, dkey,
-    dvalue, heads, d, dv, scale, dropout, seed,
+    dvalue, heads, d, dv, scale, dropout, seed: tl.int64,
     D: tl.constexpr, DV: tl.constexpr, EDGES: tl.constexpr, ACC: tl.constexpr,
     DROPS: tl.constexpr,
 ):  # fmt: skip
