@@ -144,7 +144,7 @@ def _cuobjdump(cubin: bytes, what: str) -> str:
         ).stdout
 
 
-# What is launched ##################################################################################
+# What is launched #################################################################################
 
 
 @dataclass(frozen=True)
@@ -292,16 +292,16 @@ def main() -> None:
         )  # fmt: skip
         rows.append("| " + " | ".join(map(str, cells)) + " |")
         print(rows[-1], flush=True)
-    head = "of | kernel | dtype | warps | registers | stack | spills | shared | occupancy | instructions"
     lines = [
         "# The Triton kernels, compiled for an H100 (sm_90)",
         "",
-        f"`python benchmarks/sm90.py` with Triton {triton.__version__}; no GPU has run this. 2 heads of "
-        "32 channels, 128 clusters, dropout 0.1, the default tile sizes. Stack and shared memory in "
-        "bytes, of a thread and of a program; spills are instructions that move registers to local "
-        "memory or back; occupancy is the share of a multiprocessor's 64 warps.",
+        f"`python benchmarks/sm90.py` with Triton {triton.__version__}; no GPU has run this. 2 "
+        "heads of 32 channels, 128 clusters, dropout 0.1, the default tile sizes. Stack and shared "
+        "memory in bytes, of a thread and of a program; spills are instructions that move "
+        "registers to local memory or back; occupancy is the share of a multiprocessor's 64 warps.",
         "",
-        f"| {head} |",
+        "| of | kernel | dtype | warps | registers | stack | spills | shared | occupancy "
+        "| instructions |",
         "|---" * 3 + "|---:" * 7 + "|",
         *rows,
     ]

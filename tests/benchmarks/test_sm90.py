@@ -7,8 +7,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from benchmarks import sm90  # noqa: E402
-from tests.triton_runs import INTERPRETED  # noqa: E402
+from benchmarks import sm90
+from tests.triton_runs import INTERPRETED
 
 CASES = [
     (host, dtype) for host in sm90.KERNELS for dtype in sm90.DTYPES.get(host, (torch.float32,))

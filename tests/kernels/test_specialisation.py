@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("triton")
 
-from benchmarks import sm90  # noqa: E402
-from tests.triton_runs import INTERPRETED  # noqa: E402
+from benchmarks import sm90
+from tests.triton_runs import INTERPRETED
 
 BATCHES = [
     {"lengths": (16,)},

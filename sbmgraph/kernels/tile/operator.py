@@ -22,7 +22,6 @@ from sbmgraph.kernels.options import Factors, Options
 from sbmgraph.kernels.probe import Probe
 from sbmgraph.kernels.tile import reference
 
-
 MODULES = {"cpu": "sbmgraph.kernels.tile.cpu", "cuda": "sbmgraph.kernels.tile.gpu"}
 """The module of each device's kernels."""
 

@@ -20,9 +20,9 @@ gpu_dropout = pytest.importorskip("sbmgraph.kernels.tile.gpu_dropout", exc_type=
 
 SHAPES = [
     # queries and keys of each graph, heads, d, dv, K
-    ([35, 5, 33], [35, 5, 33], 2, 5, 7, 3),
-    ([1, 40, 0, 3], [65, 3, 4, 0], 3, 16, 4, 16),
-    ([33], [70], 1, 19, 33, 20),
+    ([19, 1, 5], [19, 1, 5], 2, 5, 7, 3),
+    ([1, 18, 0, 3], [65, 3, 4, 0], 1, 16, 4, 16),
+    ([9], [70], 1, 19, 33, 20),
 ]
 
 
@@ -59,6 +59,7 @@ def test_equals_the_dense_truth(shape: tuple, estimator: str, dropout: float) ->
 
 
 @kernel_test
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_equals_the_dense_truth_in_tiles_of_the_default_sizes(dtype: torch.dtype) -> None:
     problem = random_problem([130, 3], [75, 140], 1, 16, 16, 16, density=0.2)
@@ -68,8 +69,9 @@ def test_equals_the_dense_truth_in_tiles_of_the_default_sizes(dtype: torch.dtype
 
 @kernel_test
 @pytest.mark.usefixtures("small_tiles")
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("estimator", ["logit", "mask"])
+@pytest.mark.parametrize(
+    ("dtype", "estimator"), [(torch.bfloat16, "mask"), (torch.float16, "logit")]
+)
 def test_half_precision(dtype: torch.dtype, estimator: str) -> None:
     check(random_problem(*SHAPES[0]), gpu, options(estimator), dtype, DEVICE)
 
@@ -93,7 +95,7 @@ def test_any_scale(scale: float) -> None:
 @pytest.mark.usefixtures("small_tiles")
 def test_more_clusters_than_a_sweep_handles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "CLUSTERS", 16)
-    problem = random_problem([20, 40], [33, 5], 2, 5, 7, 37)
+    problem = random_problem([17, 3], [33, 5], 1, 5, 7, 37)
     with poisoned_memory():
         check(problem, gpu, options(), device=DEVICE)
 
@@ -101,13 +103,13 @@ def test_more_clusters_than_a_sweep_handles(monkeypatch: pytest.MonkeyPatch) -> 
 @kernel_test
 @pytest.mark.usefixtures("small_tiles")
 def test_only_what_is_needed_is_computed() -> None:
-    problem = random_problem(*SHAPES[0])
+    problem = random_problem([5], [7], 1)
     every = problem.results(gpu, options(dropout=0.2), device=DEVICE)
-    for wanted in range(5):
-        needs = tuple(i == wanted for i in range(5))
+    for wanted in ({0}, {1}, {2}, {3}, {4}, {2, 3}, set()):
+        needs = tuple(i in wanted for i in range(5))
         some = problem.results(gpu, options(dropout=0.2), device=DEVICE, needs=needs)
         assert [some[name] is not None for name in NAMES] == list(needs)
-        assert torch.equal(some[NAMES[wanted]], every[NAMES[wanted]])
+        assert all(torch.equal(some[NAMES[i]], every[NAMES[i]]) for i in wanted)
 
 
 @kernel_test
@@ -137,9 +139,9 @@ def test_nan_is_not_swallowed(estimator: str) -> None:
     reached = problem.mask[:, 0, 3]
     assert reached.any()
     for name in ("out", "lse", "query", "rate"):
-        nan = found[name][:, 0].cpu().isnan().view(73, -1)
+        nan = found[name][:, 0].cpu().isnan().view(25, -1)
         assert nan[reached].all(), name
-        assert not nan[35:].any(), name
+        assert not nan[19:].any(), name
 
 
 @kernel_test
@@ -188,4 +190,8 @@ def test_the_checks_catch_wrong_bits(spoil) -> None:
 if not INTERPRETED:
 
     def test_in_tritons_interpreter() -> None:
-        run_interpreted(__file__)
+        run_interpreted(__file__, "not slow")
+
+    @pytest.mark.slow
+    def test_the_slow_ones_in_tritons_interpreter() -> None:
+        run_interpreted(__file__, "slow")
