@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sbmgraph.kernels._triton.launch import launch
-from sbmgraph.kernels._triton.random import random_bits, uniform
+from sbmgraph.kernels._triton.random import tile_bits, uniform
 from sbmgraph.kernels._triton.tiles import cut, load_words, pack, store_words
 from sbmgraph.kernels.bits import Bits
 from sbmgraph.kernels.options import Options
@@ -40,10 +40,7 @@ def _kept_kernel(
     pitch = (size + 31) // 32
     row_words = tl.load(word_ptr + g) + (start * heads + head) * pitch
     for first in range(0, size, KEYS):
-        four = first // 4 + tl.arange(0, KEYS // 4)
-        graph = g.to(tl.int32)
-        a, b, c, d = random_bits(seed, vertex[:, None], graph, four[None, :], PURPOSE)
-        number = tl.join(tl.join(a, c), tl.join(b, d)).reshape(QUERIES, KEYS)
+        number = tile_bits(seed, vertex, g.to(tl.int32), first, PURPOSE, KEYS)
         stays = pack(uniform(number) >= dropout)
         stays &= load_words(words + row_words, first, mine, heads * pitch, pitch, KEYS)
         store_words(kept + row_words, first, mine, heads * pitch, pitch, stays, KEYS)
