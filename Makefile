@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= passive
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: listops test test-all test-bounds lint install ext bench report docs notebooks clean
+.PHONY: listops test test-all test-bounds test-gpu bench-gpu lint install ext bench report docs notebooks clean
 
 listops: $(VENV)/.train
 	$(BIN)/python tasks/lra.py fit --config tasks/configs/listops_quick.yaml --overwrite true
@@ -27,6 +27,16 @@ test-all: $(VENV)/.dev
 test-bounds: $(VENV)/.dev
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(BIN)/python -m pytest -q -n 2 \
 		-m "not slow" tests/ops tests/sampling tests/nn
+
+# On a machine with a GPU, in an environment that has torch, Triton and pytest (GPU_PYTHON); without a
+# GPU both say what they would run.
+GPU_PYTHON ?= $(BIN)/python
+
+test-gpu:
+	$(GPU_PYTHON) benchmarks/gpu.py --parts tests truth law
+
+bench-gpu:
+	$(GPU_PYTHON) benchmarks/gpu.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

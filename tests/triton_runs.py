@@ -30,14 +30,14 @@ def kernel_test(function: Callable) -> Callable:
     return pytest.mark.gpu(skip(function))
 
 
-def run_interpreted(module: str) -> None:
-    """Runs the kernel tests of a test module in Triton's interpreter."""
+def run_interpreted(module: str, marks: str = "") -> None:
+    """Runs the kernel tests of a test module, those with ``marks``, in Triton's interpreter."""
     root = Path(__file__).parents[1]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
     run = subprocess.run(
-        [*command, module], cwd=root, env=environment, capture_output=True, text=True, check=False
+        [*command, module, "-m", marks], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
     summary = run.stdout.strip().splitlines()[-1]

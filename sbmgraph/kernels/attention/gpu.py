@@ -46,7 +46,7 @@ def add_bias(score, bias, edge, inside, ACC: tl.constexpr):
 @triton.jit(do_not_specialize=["seed", "scale", "dropout"])
 def _forward_kernel(
     query, key, value, rowptr, col, graph, query_ptr, key_ptr, bias, out, lse,
-    heads, d, dv, scale, dropout, seed,
+    heads, d, dv, scale, dropout, seed: tl.int64,
     D: tl.constexpr, DV: tl.constexpr, EDGES: tl.constexpr, ACC: tl.constexpr,
     DROPS: tl.constexpr,
 ):  # fmt: skip

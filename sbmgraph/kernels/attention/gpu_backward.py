@@ -30,7 +30,7 @@ def _weights(score, lse, inside):
 @triton.jit(do_not_specialize=["seed", "scale", "dropout"])
 def _query_kernel(
     grad, query, key, value, lse, delta, rowptr, col, graph, query_ptr, key_ptr, bias, dquery,
-    dbias, dgate, heads, d, dv, scale, dropout, seed,
+    dbias, dgate, heads, d, dv, scale, dropout, seed: tl.int64,
     D: tl.constexpr, DV: tl.constexpr, EDGES: tl.constexpr, ACC: tl.constexpr,
     DROPS: tl.constexpr, LOGIT: tl.constexpr,
 ):  # fmt: skip
@@ -76,7 +76,7 @@ def _query_kernel(
 @triton.jit(do_not_specialize=["seed", "scale", "dropout"])
 def _key_kernel(
     grad, query, key, value, lse, delta, colptr, row, perm, graph, query_ptr, key_ptr, bias, dkey,
-    dvalue, heads, d, dv, scale, dropout, seed,
+    dvalue, heads, d, dv, scale, dropout, seed: tl.int64,
     D: tl.constexpr, DV: tl.constexpr, EDGES: tl.constexpr, ACC: tl.constexpr,
     DROPS: tl.constexpr,
 ):  # fmt: skip
@@ -87,6 +87,11 @@ def _key_kernel(
     v = load_row(value, vertex, dv, dv, DV, ACC)  # [DV]
     key_acc = tl.zeros((D,), ACC)
     value_acc = tl.zeros((DV,), ACC)
+    if DROPS:  # the queries at the other ends are all of the key's graph
+        some = tl.load(row + start, mask=start < stop, other=0)
+        g = tl.load(graph + some, mask=start < stop, other=0)
+        first_vertex = tl.load(query_ptr + g) * heads
+        key_in_graph = (vertex // heads - tl.load(key_ptr + g)).to(tl.int32)
     for first in range(start, stop, EDGES):  # blocks of the vertex's edges
         place = first + tl.arange(0, EDGES)  # [EDGES]
         inside = place < stop
@@ -100,10 +105,7 @@ def _key_kernel(
         weight = _weights(score, tl.load(lse + neighbour, mask=inside, other=0.0), inside)
         kept = weight
         if DROPS:
-            node = neighbour // heads
-            g = tl.load(graph + node, mask=inside, other=0)
-            local = (neighbour - tl.load(query_ptr + g) * heads).to(tl.int32)
-            key_in_graph = (vertex // heads - tl.load(key_ptr + g)).to(tl.int32)
+            local = (neighbour - first_vertex).to(tl.int32)
             kept = keep(weight, key_in_graph, local, g.to(tl.int32), seed, dropout)
         product = tl.sum(out_grad * v[None, :], 1)
         ds = kept * product - weight * tl.load(delta + neighbour, mask=inside, other=0.0)

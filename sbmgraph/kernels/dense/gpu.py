@@ -33,8 +33,9 @@ from sbmgraph.kernels.bits.layout import num_words
 from sbmgraph.kernels.model import EdgeModel
 from sbmgraph.kernels.random import DENSE
 
-QUERIES, KEYS, SPAN, WARPS = 64, 64, 256, 4
-"""Queries and keys of a tile, keys that one program goes through, and its warps."""
+QUERIES, KEYS, SPAN, WARPS, STAGES = 64, 64, 256, 4, 2
+"""Queries and keys of a tile, keys that one program goes through, its warps, and the tiles of keys
+that it holds at once: with three, shared memory has room for one program instead of two."""
 
 DEPTH = 128
 """Blocks that a product sums at once."""
@@ -145,7 +146,8 @@ def fill(
         *factors, chosen, bits.words, model.query_ptr, part.ptr, model.key_ptr, bits.word_ptr,
         tiles.ptr, tiles.graph, model.num_graphs, model.heads, float(exploration), seed,
         K=model.num_clusters, WIDTH=min(pad(model.num_clusters), DEPTH), QUERIES=QUERIES, KEYS=KEYS,
-        SPAN=SPAN, POISSON=law == "poisson", PURPOSE=DENSE, num_warps=WARPS,
+        SPAN=SPAN, POISSON=law == "poisson", PURPOSE=DENSE,
+        num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
 
 

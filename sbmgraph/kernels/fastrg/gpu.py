@@ -105,7 +105,7 @@ def _propose_kernel(
     end = tl.where(mine, tl.load(limits + clusters), 0.0)
     factor = tl.load(excess + row)
     if MODE == BITS:
-        start, _, _ = row_words(row, g, part_ptr, key_ptr, place_ptr, heads)
+        start = row_words(row, g, part_ptr, key_ptr, place_ptr, heads)[0]
     else:
         start = tl.load(place_ptr + row)
     count = tl.zeros((ROWS, 1), tl.int64)

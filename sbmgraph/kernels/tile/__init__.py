@@ -1,0 +1,1 @@
+"""Attention over edges in bits, tile by tile."""
