@@ -108,7 +108,8 @@ def test_edges_of_one_head_on_one_graph() -> None:
 
 def test_to_networkx() -> None:
     sbm, graph = random_sbm(), sampled()
-    out = graph.to_networkx(head=1, graph=1, sbm=sbm)
+    with pytest.warns(DeprecationWarning, match="analysis.to_networkx"):
+        out = graph.to_networkx(head=1, graph=1, sbm=sbm)
     assert isinstance(out, nx.DiGraph)
     keys, queries = int((sbm.key_batch == 1).sum()), int((sbm.query_batch == 1).sum())
     assert [d["bipartite"] for _, d in out.nodes(data=True)] == [0] * keys + [1] * queries
@@ -124,7 +125,8 @@ def test_to_networkx() -> None:
 
 def test_to_hetero_data() -> None:
     graph = sampled()
-    data = graph.to_hetero_data()
+    with pytest.warns(DeprecationWarning, match="analysis.to_hetero_data"):
+        data = graph.to_hetero_data()
     assert data["key"].num_nodes == graph.num_keys
     assert data["query"].num_nodes == graph.num_queries
     mask = torch.zeros_like(dense_mask(graph))

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 
 def plot_sampled(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     sbm: SBM | None = None,
     head: int | None = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     by: str = "membership",
     max_size: int = 512,
     vmax: float | None = None,
@@ -53,11 +53,11 @@ def plot_sampled(
     ``max_size`` tokens a cell is the density of a rectangle of pairs, and the title says so.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         sbm (SBM, optional): Their block models. (default: tokens in natural order)
         head (int, optional): The head; without ``sbm`` :obj:`None` is the union of all heads.
             (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         by (str, optional): How tokens get their block, see
             :func:`sbmgraph.analysis.assign_blocks`. (default: :obj:`"membership"`)
         max_size (int, optional): The largest number of cells along a side. (default: :obj:`512`)
@@ -72,12 +72,12 @@ def plot_sampled(
     """
     order = None
     if sbm is not None:
-        check_pair(sbm, sampled)
-        order = block_order(sbm, head, graph, by)  # type: ignore[arg-type]
+        check_pair(sbm, graph)
+        order = block_order(sbm, head, graph_index, by)  # type: ignore[arg-type]
     matrix = sampled_matrix(
-        sampled,
-        head,
         graph,
+        head,
+        graph_index,
         None if order is None else order.query_order,
         None if order is None else order.key_order,
         max_size,
@@ -90,7 +90,7 @@ def plot_sampled(
 def plot_expected(
     sbm: SBM,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     by: str = "membership",
     max_size: int = 512,
     vmax: float | None = None,
@@ -103,7 +103,7 @@ def plot_expected(
     Args:
         sbm (SBM): The block models.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         by (str, optional): See :func:`plot_sampled`. (default: :obj:`"membership"`)
         max_size (int, optional): See :func:`plot_sampled`. (default: :obj:`512`)
         vmax (float, optional): See :func:`plot_sampled`. (default: the largest)
@@ -114,18 +114,18 @@ def plot_expected(
     Raises:
         ValueError: If the head or the graph does not exist or an argument does not fit.
     """
-    order = block_order(sbm, head, graph, by)
+    order = block_order(sbm, head, graph_index, by)
     matrix = expected_matrix(
-        sbm, head, graph, order.query_order, order.key_order, max_size, exploration
+        sbm, head, graph_index, order.query_order, order.key_order, max_size, exploration
     )
     return _draw(matrix, order, "expected", "edge probability", vmax, colorbar, new_axes(ax))
 
 
 def plot_expected_and_sampled(
     sbm: SBM,
-    sampled: SampledGraph,
+    graph: SampledGraph,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     by: str = "membership",
     max_size: int = 512,
     exploration: float = 0.0,
@@ -137,12 +137,12 @@ def plot_expected_and_sampled(
 
     Args:
         sbm (SBM): The block models.
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         by (str, optional): See :func:`plot_sampled`. (default: :obj:`"membership"`)
         max_size (int, optional): See :func:`plot_sampled`. (default: :obj:`512`)
-        exploration (float, optional): The :math:`\\delta` that ``sampled`` was drawn with.
+        exploration (float, optional): The :math:`\\delta` that ``graph`` was drawn with.
             (default: :obj:`0.0`)
         ax (array of matplotlib.axes.Axes, optional): Two Axes. (default: a new figure)
 
@@ -152,11 +152,11 @@ def plot_expected_and_sampled(
     Raises:
         ValueError: If the head or the graph does not exist or an argument does not fit.
     """
-    check_pair(sbm, sampled)
-    order = block_order(sbm, head, graph, by)
+    check_pair(sbm, graph)
+    order = block_order(sbm, head, graph_index, by)
     orders = (order.query_order, order.key_order)
-    expected = expected_matrix(sbm, head, graph, *orders, max_size, exploration)
-    drawn = sampled_matrix(sampled, head, graph, *orders, max_size=max_size)
+    expected = expected_matrix(sbm, head, graph_index, *orders, max_size, exploration)
+    drawn = sampled_matrix(graph, head, graph_index, *orders, max_size=max_size)
     axes = new_grid(ax, 1, 2, cell=(4.4, 4.0)).ravel()
     vmax = float(expected.values.max(initial=0.0)) or 1.0
     if drawn.binned:
@@ -173,9 +173,9 @@ def plot_expected_and_sampled(
 
 def plot_block_mass(
     sbm: SBM,
-    sampled: SampledGraph | None = None,
+    graph: SampledGraph | None = None,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     max_blocks: int = 32,
     weights: Tensor | None = None,
     exploration: float = 0.0,
@@ -186,20 +186,20 @@ def plot_block_mass(
 
     Args:
         sbm (SBM): The block models.
-        sampled (SampledGraph, optional): The sampled graphs. (default: the expectation)
+        graph (SampledGraph, optional): The sampled graphs. (default: the expectation)
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         max_blocks (int, optional): How many blocks to show. (default: :obj:`32`)
         weights (Tensor, optional): What every edge counts, of shape :obj:`[E]`. (default: one)
-        exploration (float, optional): The :math:`\\delta` that ``sampled`` was drawn with.
+        exploration (float, optional): The :math:`\\delta` that ``graph`` was drawn with.
             (default: :obj:`0.0`)
         ax (matplotlib.axes.Axes, optional): Where to draw. (default: a new figure)
 
     Raises:
         ValueError: If the head or the graph does not exist or an argument does not fit.
     """
-    mass = block_mass(sbm, sampled, head, graph, weights=weights, exploration=exploration)
-    shown = np.argsort(-block_share(sbm, head, graph), kind="stable")[:max_blocks]
+    mass = block_mass(sbm, graph, head, graph_index, weights=weights, exploration=exploration)
+    shown = np.argsort(-block_share(sbm, head, graph_index), kind="stable")[:max_blocks]
     part = mass[np.ix_(shown, shown)]
     total = mass.sum()
     note = ""
@@ -214,7 +214,7 @@ def plot_block_mass(
     ax.set_yticks(positions[::step], [str(block) for block in shown[::step]], fontsize=7)
     ax.set(xlabel="key block", ylabel="query block")
     add_colorbar(image, ax, "edges" if weights is None else "attention mass")
-    kind = "expected" if sampled is None else "sampled"
+    kind = "expected" if graph is None else "sampled"
     unit = "edges" if weights is None else "attention"
     set_title(ax, f"{kind}, {total:,.0f} {unit}", note)
     return ax

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def plot_memberships(
     sbm: SBM,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     side: str = "query",
     tokens: Sequence[Any] | None = None,
     sort: bool = False,
@@ -49,7 +49,7 @@ def plot_memberships(
     Args:
         sbm (SBM): The block models.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         side (str, optional): :obj:`"query"` or :obj:`"key"` memberships.
             (default: :obj:`"query"`)
         tokens (sequence, optional): What stands at each position, written below up to 64 tokens.
@@ -65,7 +65,7 @@ def plot_memberships(
     """
     check_choice("side", side, SIDES)
     check_positive_int("max_blocks", max_blocks)
-    member = memberships(sbm, head, graph)[SIDES.index(side)]
+    member = memberships(sbm, head, graph_index)[SIDES.index(side)]
     if tokens is not None and len(tokens) != len(member):
         raise ValueError(f"'tokens' must hold {len(member)} tokens, got {len(tokens)}")
     ax = new_axes(ax, (7.0, 3.2))
@@ -73,8 +73,8 @@ def plot_memberships(
         return blank(ax, f"{side} memberships", "no tokens")
     order = np.arange(len(member))
     if sort:
-        order = getattr(block_order(sbm, head, graph), f"{side}_order")
-    shown = np.argsort(-block_share(sbm, head, graph), kind="stable")[:max_blocks]
+        order = getattr(block_order(sbm, head, graph_index), f"{side}_order")
+    shown = np.argsort(-block_share(sbm, head, graph_index), kind="stable")[:max_blocks]
     edges = bin_edges(len(member), max_tokens)
     values = bin_means(member, "order", order, edges)[:, shown].T
     binned = len(edges) - 1 < len(member)
@@ -170,10 +170,10 @@ def plot_block_graph(
 
 
 def plot_bipartite(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     sbm: SBM | None = None,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     by: str = "membership",
     tokens: Sequence[Any] | None = None,
     max_nodes: int = 64,
@@ -187,10 +187,10 @@ def plot_bipartite(
     density between two groups.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         sbm (SBM, optional): Their block models. (default: tokens in natural order, one colour)
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         by (str, optional): How tokens get their block, see
             :func:`sbmgraph.analysis.assign_blocks`. (default: :obj:`"membership"`)
         tokens (sequence, optional): What stands at each position, written beside the nodes where
@@ -209,13 +209,13 @@ def plot_bipartite(
 
     check_positive_int("max_nodes", max_nodes)
     if sbm is not None:
-        check_pair(sbm, sampled)
-    matrix = biadjacency_matrix(sampled, head, graph)
+        check_pair(sbm, graph)
+    matrix = biadjacency_matrix(graph, head, graph_index)
     ax = new_axes(ax, (4.2, 5.6))
     title = f"sampled, {matrix.nnz:,} edges"
     if 0 in matrix.shape:
         return blank(ax, title, "no tokens")
-    sides = _sides(matrix.shape, sbm, head, graph, by, max_nodes)
+    sides = _sides(matrix.shape, sbm, head, graph_index, by, max_nodes)
     (query_order, query_edges, query_block), (key_order, key_edges, key_block) = sides
     groups = bin_matrix(matrix, query_edges, key_edges, query_order, key_order)
     row, col = np.nonzero(groups.values)
@@ -272,13 +272,13 @@ def plot_bipartite(
 
 
 def _sides(
-    shape: tuple[int, int], sbm: SBM | None, head: int, graph: int, by: str, max_nodes: int
+    shape: tuple[int, int], sbm: SBM | None, head: int, graph_index: int, by: str, max_nodes: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """For queries and keys: the order, where groups start, and the block of each group."""
     if sbm is None:
         edges = [bin_edges(size, max_nodes) for size in shape]
         return [(np.arange(e[-1]), e, np.zeros(len(e) - 1, dtype=int)) for e in edges]
-    order = block_order(sbm, head, graph, by)
+    order = block_order(sbm, head, graph_index, by)
     out = []
     for size, tokens, sizes in zip(
         shape,

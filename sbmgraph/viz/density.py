@@ -184,10 +184,10 @@ def plot_density_history(
 
 
 def plot_degrees(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     sbm: SBM | None = None,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     side: str = "query",
     bins: int = 40,
     ax: Axes | None = None,
@@ -196,10 +196,10 @@ def plot_degrees(
     expected degrees as an outline.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         sbm (SBM, optional): Their block models. (default: :obj:`None`)
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         side (str, optional): :obj:`"query"` (keys attended to) or :obj:`"key"` (queries attending).
             (default: :obj:`"query"`)
         bins (int, optional): The number of bins. (default: :obj:`40`)
@@ -211,7 +211,7 @@ def plot_degrees(
     check_choice("side", side, ("query", "key"))
     check_positive_int("bins", bins)
     index = 0 if side == "query" else 1
-    degree = degrees(sampled, head, graph)[index]
+    degree = degrees(graph, head, graph_index)[index]
     ax = new_axes(ax, (4.6, 3.0))
     title = f"{side} degrees"
     if not degree.size:
@@ -221,8 +221,8 @@ def plot_degrees(
     edges = np.arange(0, highest + width + 1, width) - 0.5
     ax.hist(degree, edges.tolist(), color=SAMPLED_COLOR, alpha=0.65, label="sampled")
     if sbm is not None:
-        check_pair(sbm, sampled)
-        expected = expected_degrees(sbm, head, graph)[index]
+        check_pair(sbm, graph)
+        expected = expected_degrees(sbm, head, graph_index)[index]
         last = max(float(expected.max()), edges[-1])
         edges = np.arange(edges[0], last + width, width)
         ax.hist(

@@ -21,7 +21,7 @@ Plot = Callable[..., object]
 def plot_grid(
     runs: Iterable[LayerSample],
     plot: Plot | None = None,
-    graph: int = 0,
+    graph_index: int = 0,
     max_layers: int = 8,
     max_heads: int = 8,
     cell: tuple[float, float] = (2.4, 2.5),
@@ -34,7 +34,7 @@ def plot_grid(
         runs (iterable of LayerSample): What :func:`sbmgraph.record` recorded.
         plot (callable, optional): Called as ``plot(run, head, graph, ax)``.
             (default: the sampled matrix sorted by block)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         max_layers (int, optional): How many layers to show, the first. (default: :obj:`8`)
         max_heads (int, optional): How many heads to show, the first. (default: :obj:`8`)
         cell (tuple, optional): Width and height of a picture in inches.
@@ -59,7 +59,7 @@ def plot_grid(
     plot = plot or _plot_sampled_cell
     for row, run in enumerate(shown):
         for head in range(columns):
-            _plot_cell(plot, run, head, graph, axes[row, head], row == len(shown) - 1)
+            _plot_cell(plot, run, head, graph_index, axes[row, head], row == len(shown) - 1)
     if len(shown) < len(layers) or columns < heads:
         axes[0, 0].figure.suptitle(
             f"the first {len(shown)} of {len(layers)} layers and {columns} of {heads} heads",
@@ -68,18 +68,18 @@ def plot_grid(
     return axes
 
 
-def _plot_cell(plot: Plot, run: LayerSample, head: int, graph: int, ax: Axes, last: bool) -> None:
+def _plot_cell(plot: Plot, run: LayerSample, head: int, graph_index: int, ax: Axes, last: bool) -> None:
     if head >= run.sbm.heads:
         blank(ax, "", "no such head")
         return
-    plot(run, head, graph, ax)
+    plot(run, head, graph_index, ax)
     set_title(ax, f"head {head}, {ax.get_title(loc='left')}", pad=15)
     ax.set_ylabel("" if head > 0 else f"{run.name}\n{ax.get_ylabel()}")
     if not last:
         ax.set_xlabel("")
 
 
-def _plot_sampled_cell(run: LayerSample, head: int, graph: int, ax: Axes) -> None:
-    plot_sampled(run.graph, run.sbm, head, graph, max_size=160, colorbar=False, ax=ax)
+def _plot_sampled_cell(run: LayerSample, head: int, graph_index: int, ax: Axes) -> None:
+    plot_sampled(run.graph, run.sbm, head, graph_index, max_size=160, colorbar=False, ax=ax)
     title = ax.get_title(loc="left").replace("sampled, ", "").replace("cells: ", "")
     set_title(ax, title, pad=15)

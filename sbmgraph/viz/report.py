@@ -327,37 +327,37 @@ def _item(
 # Views ###########################################################################################
 
 
-def head_view(run: LayerSample, head: int, graph: int = 0, weights: Tensor | None = None) -> View:
+def head_view(run: LayerSample, head: int, graph_index: int = 0, weights: Tensor | None = None) -> View:
     """Everything the page shows of one head on one graph, but for its sampled adjacency.
 
     Args:
         run (LayerSample): A recorded layer call.
         head (int): The head.
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         weights (Tensor, optional): Attention weight of every edge, of shape :obj:`[E]`; ranks the
             neighbours. (default: all the same)
 
     Raises:
         ValueError: If the head or the graph does not exist, or ``weights`` does not fit.
     """
-    sbm, sampled = run.sbm, run.graph
-    order = block_order(sbm, head, graph, by="edges")
-    edges = biadjacency_matrix(sampled, head, graph)
-    weighted = edges if weights is None else biadjacency_matrix(sampled, head, graph, weights)
+    sbm, graph = run.sbm, run.graph
+    order = block_order(sbm, head, graph_index, by="edges")
+    edges = biadjacency_matrix(graph, head, graph_index)
+    weighted = edges if weights is None else biadjacency_matrix(graph, head, graph_index, weights)
     num_queries, num_keys = edges.shape
     expected = expected_matrix(
-        sbm, head, graph, order.query_order, order.key_order, EXPECTED_CELLS, run.exploration
+        sbm, head, graph_index, order.query_order, order.key_order, EXPECTED_CELLS, run.exploration
     ).values
     scale = float(expected.max(initial=0.0))
     thumbnail = sampled_matrix(
-        sampled, head, graph, order.query_order, order.key_order, THUMBNAIL_CELLS
+        graph, head, graph_index, order.query_order, order.key_order, THUMBNAIL_CELLS
     ).values
-    mass = block_mass(sbm, head=head, graph=graph)
-    sampled_mass = block_mass(sbm, sampled, head, graph, exploration=run.exploration)
+    mass = block_mass(sbm, head=head, graph_index=graph_index)
+    sampled_mass = block_mass(sbm, graph, head, graph_index, exploration=run.exploration)
     share = mass.sum(axis=0) + mass.sum(axis=1)
     strongest = np.argsort(-share, kind="stable")
     top, shown = strongest[:TOP_BLOCKS], strongest[:MEMBERSHIP_BLOCKS]
-    query, key = memberships(sbm, head, graph)
+    query, key = memberships(sbm, head, graph_index)
     degree = np.diff(edges.indptr)
     neighbour, relative, largest = _strongest_neighbours(weighted)
     received = np.bincount(weighted.indices, weighted.data, minlength=num_keys)
@@ -371,8 +371,8 @@ def head_view(run: LayerSample, head: int, graph: int = 0, weights: Tensor | Non
         "edges": int(edges.nnz),
         "expected": expected_edges / pairs,
         "sampled": edges.nnz / pairs,
-        "effectiveBlocks": effective_blocks(sbm, head, graph),
-        "deadBlocks": int(dead_blocks(sbm, head, graph).size),
+        "effectiveBlocks": effective_blocks(sbm, head, graph_index),
+        "deadBlocks": int(dead_blocks(sbm, head, graph_index).size),
         "selfEdges": float((edges.diagonal() > 0).mean()) if square and num_queries else None,
         "isolated": int((degree == 0).sum()),
         "order": _order_info(order),
@@ -467,13 +467,13 @@ def _largest_entries(matrix: csr_array, kept: int) -> tuple[np.ndarray, np.ndarr
     return np.take_along_axis(column, where.numpy(), axis=1), top.clamp(min=0).numpy()
 
 
-def _sample_cells(run: LayerSample, head: int, graph: int) -> Callable[[int], View]:
+def _sample_cells(run: LayerSample, head: int, graph_index: int) -> Callable[[int], View]:
     """The sorted sampled adjacency at any resolution: exact bits, or counts in bins."""
-    order = block_order(run.sbm, head, graph, by="edges")
+    order = block_order(run.sbm, head, graph_index, by="edges")
 
     def cells(resolution: int) -> View:
         matrix = sampled_matrix(
-            run.graph, head, graph, order.query_order, order.key_order, resolution
+            run.graph, head, graph_index, order.query_order, order.key_order, resolution
         )
         info = {"cells": list(matrix.values.shape)}
         if not matrix.binned:

@@ -161,14 +161,14 @@ def test_one_block(rendered):
     ("call", "message"),
     [
         (lambda sbm, g: viz.plot_expected(sbm, head=1), r"'head' must be an integer in \[0, 1\)"),
-        (lambda sbm, g: viz.plot_sampled(g, graph=4), "'graph' must be an integer"),
+        (lambda sbm, g: viz.plot_sampled(g, graph_index=4), "'graph_index' must be an integer"),
         (lambda sbm, g: viz.plot_sampled(g, by="x", sbm=sbm), "'by' must be one of"),
         (lambda sbm, g: viz.plot_sampled(g, vmax=0.0), "'vmax'"),
         (lambda sbm, g: viz.plot_expected(sbm, max_size=0), "'max_size'"),
         (lambda sbm, g: viz.plot_expected(sbm, ax=3), "'ax' must be a matplotlib Axes"),
         (lambda sbm, g: viz.plot_expected_and_sampled(sbm, g, ax=[1, 2]), "'ax' must hold 1×2"),
         (lambda sbm, g: viz.plot_expected(g), "'sbm' must be an SBM"),
-        (lambda sbm, g: viz.plot_sampled(sbm), "'sampled' must be a SampledGraph"),
+        (lambda sbm, g: viz.plot_sampled(sbm), "'graph' must be a SampledGraph"),
     ],
 )
 def test_bad_arguments(planted, call, message):

@@ -31,9 +31,9 @@ def test_says_what_it_leaves_out(runs):
 
 
 def test_bad_arguments(runs):
-    with pytest.raises(ValueError, match="'runs' must hold at least one"):
+    with pytest.raises(ValueError, match="got no sample: was the model called"):
         viz.plot_grid([])
-    with pytest.raises(ValueError, match="'graph' must be an integer"):
-        viz.plot_grid(runs, graph=2)
+    with pytest.raises(ValueError, match="'graph_index' must be an integer"):
+        viz.plot_grid(runs, graph_index=2)
     with pytest.raises(ValueError, match="'ax' must hold 2×1"):
         viz.plot_grid(runs, ax=[])
