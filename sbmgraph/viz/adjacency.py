@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from sbmgraph.checks import check_range
 from sbmgraph.analysis import (
     BinnedMatrix,
     BlockOrder,
@@ -17,13 +16,16 @@ from sbmgraph.analysis import (
     expected_matrix,
     sampled_matrix,
 )
+from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.select import check_pair
+from sbmgraph.analysis.strength import block_strength, describe_strength
+from sbmgraph.checks import check_positive_int, check_range
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
+from sbmgraph.viz.color import density_cmap
 from sbmgraph.viz.style import (
     add_colorbar,
     blank,
-    density_cmap,
     draw_block_bars,
     new_axes,
     new_grid,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@accepts_old_names
 def plot_sampled(
     graph: SampledGraph,
     sbm: SBM | None = None,
@@ -84,9 +87,11 @@ def plot_sampled(
         weights,
     )
     label = "edge density" if weights is None else "mean weight of a pair"
-    return _draw(matrix, order, "sampled", label, vmax, colorbar, new_axes(ax))
+    note = "" if sbm is None else blocks_note(sbm, head, graph_index)  # type: ignore[arg-type]
+    return _draw(matrix, order, "sampled", label, vmax, colorbar, new_axes(ax), note)
 
 
+@accepts_old_names
 def plot_expected(
     sbm: SBM,
     head: int = 0,
@@ -118,9 +123,11 @@ def plot_expected(
     matrix = expected_matrix(
         sbm, head, graph_index, order.query_order, order.key_order, max_size, exploration
     )
-    return _draw(matrix, order, "expected", "edge probability", vmax, colorbar, new_axes(ax))
+    note = blocks_note(sbm, head, graph_index)
+    return _draw(matrix, order, "expected", "edge probability", vmax, colorbar, new_axes(ax), note)
 
 
+@accepts_old_names
 def plot_expected_and_sampled(
     sbm: SBM,
     graph: SampledGraph,
@@ -161,8 +168,9 @@ def plot_expected_and_sampled(
     vmax = float(expected.values.max(initial=0.0)) or 1.0
     if drawn.binned:
         vmax = max(vmax, float(np.quantile(drawn.values, 0.999)))
-    _draw(expected, order, "expected", "", vmax, False, axes[0])
-    _draw(drawn, order, "sampled", "", vmax, False, axes[1])
+    note = blocks_note(sbm, head, graph_index)
+    _draw(expected, order, "expected", "", vmax, False, axes[0], note)
+    _draw(drawn, order, "sampled", "", vmax, False, axes[1], note)
     axes[1].set_ylabel("")
     if axes[1].images:
         extend = "neither" if drawn.binned else "max"
@@ -171,6 +179,7 @@ def plot_expected_and_sampled(
     return axes
 
 
+@accepts_old_names
 def plot_block_mass(
     sbm: SBM,
     graph: SampledGraph | None = None,
@@ -198,14 +207,15 @@ def plot_block_mass(
     Raises:
         ValueError: If the head or the graph does not exist or an argument does not fit.
     """
+    check_positive_int("max_blocks", max_blocks)
     mass = block_mass(sbm, graph, head, graph_index, weights=weights, exploration=exploration)
     shown = np.argsort(-block_share(sbm, head, graph_index), kind="stable")[:max_blocks]
     part = mass[np.ix_(shown, shown)]
     total = mass.sum()
-    note = ""
+    note = blocks_note(sbm, head, graph_index)
     if len(shown) < len(mass):
         covered = part.sum() / total if total > 0 else 0.0
-        note = f"{len(shown)} of {len(mass)} blocks, {percent(covered)} of the mass"
+        note += f"\n{len(shown)} of {len(mass)} blocks, {percent(covered)} of the mass"
     ax = new_axes(ax, (4.6, 4.0))
     image = ax.imshow(part, cmap=density_cmap(), vmin=0)
     positions = np.arange(len(shown))
@@ -220,6 +230,11 @@ def plot_block_mass(
     return ax
 
 
+def blocks_note(sbm: SBM, head: int, graph_index: int) -> str:
+    """How much block structure a picture of blocks shows."""
+    return describe_strength(float(block_strength(sbm)[graph_index, head]))
+
+
 def _draw(
     matrix: BinnedMatrix,
     order: BlockOrder | None,
@@ -228,6 +243,7 @@ def _draw(
     vmax: float | None,
     colorbar: bool,
     ax: Axes,
+    note: str = "",
 ) -> Axes:
     num_queries, num_keys = int(matrix.query_edges[-1]), int(matrix.key_edges[-1])
     if matrix.values.size == 0:
@@ -250,7 +266,8 @@ def _draw(
     if colorbar:
         add_colorbar(image, ax, label, shrink=0.85)
     width = np.diff(matrix.query_edges).max(), np.diff(matrix.key_edges).max()
-    note = f"cells: means over {width[0]}×{width[1]} pairs" if matrix.binned else ""
+    if matrix.binned:
+        note = "\n".join(filter(None, [note, f"cells: means over {width[0]}×{width[1]} pairs"]))
     density = _weighted_mean(matrix)
     set_title(ax, f"{kind}, density {percent(density)}", note, pad=15 if order is not None else 6)
     return ax

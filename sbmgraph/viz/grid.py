@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sbmgraph.analysis._renamed import accepts_old_names
+from sbmgraph.analysis.runs import recorded_samples
 from sbmgraph.checks import check_positive_int
-from sbmgraph.analysis.density import LayerSample, check_runs
+from sbmgraph.record import LayerSample
 from sbmgraph.viz.adjacency import plot_sampled
 from sbmgraph.viz.style import blank, new_grid, set_title
+from sbmgraph.viz.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 Plot = Callable[..., object]
 
 
+@accepts_old_names
 def plot_grid(
     runs: Iterable[LayerSample],
     plot: Plot | None = None,
@@ -49,7 +53,7 @@ def plot_grid(
     check_positive_int("max_layers", max_layers)
     check_positive_int("max_heads", max_heads)
     first: dict[str, LayerSample] = {}
-    for run in check_runs(runs):
+    for run in recorded_samples(runs):
         first.setdefault(run.name, run)
     layers = list(first.values())
     heads = max(run.sbm.heads for run in layers)
@@ -68,13 +72,15 @@ def plot_grid(
     return axes
 
 
-def _plot_cell(plot: Plot, run: LayerSample, head: int, graph_index: int, ax: Axes, last: bool) -> None:
+def _plot_cell(
+    plot: Plot, run: LayerSample, head: int, graph_index: int, ax: Axes, last: bool
+) -> None:
     if head >= run.sbm.heads:
         blank(ax, "", "no such head")
         return
     plot(run, head, graph_index, ax)
     set_title(ax, f"head {head}, {ax.get_title(loc='left')}", pad=15)
-    ax.set_ylabel("" if head > 0 else f"{run.name}\n{ax.get_ylabel()}")
+    ax.set_ylabel("" if head > 0 else f"{plain(run.name)}\n{ax.get_ylabel()}")
     if not last:
         ax.set_xlabel("")
 

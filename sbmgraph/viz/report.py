@@ -32,7 +32,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sbmgraph.checks import check_positive_int
 from sbmgraph.analysis import (
     BlockOrder,
     biadjacency_matrix,
@@ -45,11 +44,12 @@ from sbmgraph.analysis import (
     sampled_matrix,
 )
 from sbmgraph.analysis.matrix import bin_edges, bin_means
+from sbmgraph.checks import check_positive_int
 from sbmgraph.graph import SampledGraph
 from sbmgraph.nn.conv import EdgeAttention
 from sbmgraph.ops import edge_attention
 from sbmgraph.record import LayerSample, record
-from sbmgraph.viz.style import block_color
+from sbmgraph.viz.color import block_color
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -327,7 +327,9 @@ def _item(
 # Views ###########################################################################################
 
 
-def head_view(run: LayerSample, head: int, graph_index: int = 0, weights: Tensor | None = None) -> View:
+def head_view(
+    run: LayerSample, head: int, graph_index: int = 0, weights: Tensor | None = None
+) -> View:
     """Everything the page shows of one head on one graph, but for its sampled adjacency.
 
     Args:

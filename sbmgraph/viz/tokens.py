@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from sbmgraph.checks import check_positive_int
 from sbmgraph.analysis import biadjacency_matrix, neighbour_weights
+from sbmgraph.analysis._renamed import accepts_old_names
+from sbmgraph.analysis.select import as_weights
+from sbmgraph.checks import check_positive_int
 from sbmgraph.graph import SampledGraph
 from sbmgraph.viz.style import INK, SAMPLED_COLOR, blank, new_axes, percent, set_title
+from sbmgraph.viz.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 QUERY_COLOR = "#00a0b0"
 
 
+@accepts_old_names
 def plot_token_neighbours(
     tokens: Sequence[Any],
     graph: SampledGraph,
@@ -53,21 +57,23 @@ def plot_token_neighbours(
         ValueError: If the token, the head or the graph does not exist or an argument does not fit.
     """
     check_positive_int("columns", columns)
+    check_positive_int("max_tokens", max_tokens)
     strength, title = _strength(graph, node, head, graph_index, side, weights)
     other = len(strength)
     if len(tokens) < other or len(tokens) <= node:
         raise ValueError(f"'tokens' must hold {max(other, node + 1)} tokens, got {len(tokens)}")
     if len(tokens) > max_tokens:
         return _token_cells(strength, len(tokens), node, title, new_axes(ax, (6.0, 4.0)))
-    texts = [str(token).replace("\n", "⏎") for token in tokens]
-    places = _wrap([len(text) for text in texts], columns)
+    texts = [plain(token) for token in tokens]
+    lengths = [len(str(token)) for token in tokens]
+    places = _wrap(lengths, columns)
     lines = places[-1][1] + 1 if places else 1
     ax = new_axes(ax, (0.085 * columns + 0.4, 0.2 * lines + 0.7))
     from matplotlib.patches import Rectangle
 
     for index, (text, (x, y)) in enumerate(zip(texts, places, strict=True)):
         marked = float(strength[index]) if index < other else 0.0
-        width = max(len(text), 1)
+        width = max(lengths[index], 1)
         if marked > 0 or index == node:
             box = Rectangle(
                 (x - 0.3, y - 0.45), width + 0.6, 0.9,
@@ -88,6 +94,7 @@ def plot_token_neighbours(
     return ax
 
 
+@accepts_old_names
 def plot_image_neighbours(
     image: np.ndarray | Tensor,
     graph: SampledGraph,
@@ -139,6 +146,7 @@ def _strength(
 ) -> tuple[np.ndarray, str]:
     """How strongly every token is marked, from 0 to 1, and the title."""
     found, weight = neighbour_weights(graph, weights, node, head, graph_index, side)
+    as_weights("weights", weight)
     sizes = biadjacency_matrix(graph, head, graph_index).shape
     size = sizes[1] if side == "query" else sizes[0]
     strength = np.zeros(size)

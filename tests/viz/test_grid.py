@@ -10,7 +10,7 @@ def test_one_picture_for_each_layer_and_head(runs, rendered):
     assert axes.shape == (2, 1)
     for ax, run in zip(axes[:, 0], runs[:2], strict=True):
         density = 100 * float(run.graph.density())
-        assert ax.get_title(loc="left") == f"head 0, density {density:.3g} %"
+        assert ax.get_title(loc="left") == f"head 0, density {density:.3g} %\nblocks, strength 0.44"
         assert ax.get_ylabel() == f"{run.name}\nquery, sorted by block"
         assert ax.images[0].get_array().sum() == run.graph.num_edges
     rendered(axes)
