@@ -65,7 +65,7 @@ def test_labels_and_density_are_written(planted):
     assert ax.figure.axes[1].get_ylabel() == "edge density"
     expected = viz.plot_expected(sbm)
     density = 100 * float(sbm.expected_density())
-    assert expected.get_title(loc="left") == f"expected, density {density:.3g} %"
+    assert expected.get_title(loc="left") == f"expected, density {density:.3g} %\nblocks, strength 0.44"
 
 
 def test_natural_order_without_a_model(planted):
