@@ -65,7 +65,10 @@ def test_labels_and_density_are_written(planted):
     assert ax.figure.axes[1].get_ylabel() == "edge density"
     expected = viz.plot_expected(sbm)
     density = 100 * float(sbm.expected_density())
-    assert expected.get_title(loc="left") == f"expected, density {density:.3g} %\nblocks, strength 0.44"
+    assert (
+        expected.get_title(loc="left")
+        == f"expected, density {density:.3g} %\nblocks, strength 0.44"
+    )
 
 
 def test_natural_order_without_a_model(planted):
@@ -119,7 +122,9 @@ def test_block_mass(planted, rendered):
     order = [int(label.get_text()) for label in ax.get_xticklabels()]
     mass = block_mass(sbm, sampled)
     np.testing.assert_allclose(ax.images[0].get_array(), mass[np.ix_(order, order)])
-    assert ax.get_title(loc="left") == f"sampled, {sampled.num_edges:,} edges\nblocks, strength 0.44"
+    assert (
+        ax.get_title(loc="left") == f"sampled, {sampled.num_edges:,} edges\nblocks, strength 0.44"
+    )
     rendered(ax)
     some = viz.plot_block_mass(sbm, max_blocks=2)
     assert "2 of 3 blocks" in some.get_title(loc="left")

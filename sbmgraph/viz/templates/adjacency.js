@@ -62,10 +62,10 @@ function adjacencyTraces(view, xRange, yRange) {
   return { grids, zmax: Math.min(1, Math.max(grids[1].largest, top, 1e-3)) };
 }
 
-/** Ticks with the words themselves, where there are few enough to read. */
-function wordTicks(order, tickangle, offset = 0.5) {
+/** Ticks with the words themselves, where each has room to be read. */
+function wordTicks(order, pixels, tickangle, offset = 0.5) {
   const { words } = index.inputs[state.input];
-  if (index.image || order.length > 40) return { tickmode: "auto" };
+  if (index.image || order.length * 11 > pixels) return { tickmode: "auto", nticks: Math.ceil(pixels / 60) };
   const places = Array.from(order, (_, i) => i + offset);
   const labels = Array.from(order, (token) => escape(String(words[token]).slice(0, 8)));
   return {
@@ -125,36 +125,42 @@ function drawAdjacency(view) {
   $("strength").textContent = info.sentence;
   const plot = $("adjacency");
   const { narrow, places } = placesOf(plot.clientWidth);
-  plot.style.height = narrow ? `${Math.round(1.9 * plot.clientWidth)}px` : "";
+  plot.style.height = narrow ? `${Math.round(1.6 * plot.clientWidth) + 210}px` : "";
   const xRange = [0, Math.max(info.keys, 1)], yRange = [Math.max(info.queries, 1), 0];
   const { grids, zmax } = adjacencyTraces(view, xRange, yRange);
-  const margin = { l: 74, r: narrow ? 12 : 66, t: 62, b: narrow ? 90 : 44 };
+  const margin = { l: 100, r: narrow ? 12 : 66, t: 62, b: 0 };
+  const [{ x, y }] = places;
+  const inner = { width: plot.clientWidth - margin.l - margin.r };
+  const words = wordTicks(view.keyOrder.data, (x[1] - x[0]) * inner.width, -90);
+  const below = words.tickmode === "array" ? 96 : 50;
+  margin.b = below + (narrow ? 58 : 0);
+  inner.height = plot.clientHeight - margin.t - margin.b;
   const traces = grids.map((grid, i) => ({
     type: "heatmap", x: grid.x, y: grid.y, z: grid.z, zmin: 0, zmax, colorscale: scale(),
     xaxis: i ? "x2" : "x", yaxis: i ? "y2" : "y", hoverinfo: "none", showscale: i === 1,
     name: i ? "expected" : "sampled",
     colorbar: {
       title: { text: "edge density", side: narrow ? "top" : "right" }, thickness: 11,
-      tickformat: ".1~%", outlinewidth: 0, ...(narrow ? { orientation: "h", y: -0.09, yanchor: "top" } : {}),
+      tickformat: ".1~%", outlinewidth: 0, ...(narrow ? { orientation: "h", y: -below / inner.height, yanchor: "top" } : {}),
     },
   }));
   const axis = {
     ...axisStyle(), showgrid: false, range: xRange, autorange: false, mirror: true, showline: true,
   };
-  const across = { ...axis, ...wordTicks(view.keyOrder.data, -90), title: { text: "key, sorted by block", standoff: 6 } };
+  const across = { ...axis, ...words, title: { text: "key, sorted by block", standoff: 6 } };
   const down = {
-    ...axis, ...wordTicks(view.queryOrder.data, 0), range: yRange, ticklabelstandoff: 18,
+    ...axis, ...wordTicks(view.queryOrder.data, (y[1] - y[0]) * inner.height, 0), range: yRange, ticklabelstandoff: 18,
     title: { text: "query, sorted by block", standoff: 4 },
   };
-  const inner = { width: plot.clientWidth - margin.l - margin.r, height: plot.clientHeight - margin.t - margin.b };
   const marks = blockMarks(view, places, inner);
   const names = places.map(({ x, y }, i) => ({
     text: `<b>${i ? "expected" : "sampled"}</b> ${density(i ? info.expected : info.sampled)}`,
-    showarrow: false, xref: "paper", yref: "paper", x: (x[0] + x[1]) / 2, y: y[1], yshift: 18, yanchor: "bottom",
+    showarrow: false, xref: "paper", yref: "paper", x: (x[0] + x[1]) / 2, y: y[1], yshift: 18,
+    xanchor: "center", yanchor: "bottom",
   }));
   draw("adjacency", traces, {
     margin, dragmode: "zoom", shapes: marks.shapes, annotations: [...names, ...marks.annotations],
-    xaxis: { ...across, domain: places[0].x, anchor: "y", ...(narrow ? { title: {} } : {}) },
+    xaxis: { ...across, domain: places[0].x, anchor: "y", ...(narrow ? { showticklabels: false, title: {} } : {}) },
     xaxis2: { ...across, domain: places[1].x, anchor: "y2", matches: "x" },
     yaxis: { ...down, domain: places[0].y },
     yaxis2: { ...down, domain: places[1].y, matches: "y", anchor: "x2", ...(narrow ? {} : { showticklabels: false, title: {} }) },

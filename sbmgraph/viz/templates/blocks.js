@@ -111,7 +111,7 @@ function drawMemberships(view) {
   };
   draw("memberships", traces, {
     margin: { l: 62, r: 10, t: 30, b: 40 },
-    xaxis: { ...axisStyle(), ...wordTicks(inOrder, -90, 0), automargin: true, showgrid: false, anchor: "y2", title: { text: "token", standoff: 6 } },
+    xaxis: { ...axisStyle(), ...wordTicks(inOrder, $("memberships").clientWidth - 160, -90, 0), automargin: true, showgrid: false, anchor: "y2", title: { text: "token", standoff: 6 } },
     yaxis: { ...axis, domain: [0.53, 1], title: { text: "block, as queries" } },
     yaxis2: { ...axis, domain: [0, 0.47], title: { text: "block, as keys" } },
   }, true);

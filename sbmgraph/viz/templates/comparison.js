@@ -18,7 +18,7 @@ function duration(seconds) {
 function drawTable(id, columns, rows) {
   const head = make("tr", {}, ...columns.map((name) => make("th", { scope: "col" }, name)));
   const body = rows.map(([first, ...cells]) =>
-    make("tr", {}, make("th", { scope: "row" }, ...[first].flat()), ...cells.map((text) => make("td", {}, text))));
+    make("tr", {}, make("th", { scope: "row" }, make("span", {}, ...[first].flat())), ...cells.map((text, i) => make("td", { "data-label": columns[i + 1] }, text))));
   $(id).replaceChildren(make("thead", {}, head), make("tbody", {}, ...body));
 }
 
@@ -55,6 +55,9 @@ function drawTradeoff() {
     },
     hovertemplate: "%{text}<br>accuracy %{y:.2%}, density %{x:.2%}<extra>%{fullData.name}</extra>",
   }));
+  const without = shown().some((group) => group.runs.some((run) => run.density === null));
+  $("tradeoff-hint").textContent =
+    "One point a run." + (without ? " Open diamonds at the right edge are models that weigh no pairs." : "");
   draw("tradeoff", traces, {
     margin: { l: 58, r: 10, t: 10, b: 46 }, hovermode: "closest", showlegend: true,
     legend: { orientation: "h", y: -0.2 },
@@ -144,6 +147,7 @@ async function start() {
     drawAll();
   });
   DARK.addEventListener("change", drawAll);
+  followWidth(drawAll);
   drawAll();
 }
 

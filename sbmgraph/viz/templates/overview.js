@@ -45,7 +45,7 @@ function drawTable() {
       density(info.expected), density(info.sampled),
       all.length > 1 ? `${(100 * mean(all)).toFixed(1)} ± ${(100 * deviation(all)).toFixed(1)} %` : "–",
       `${info.effectiveBlocks.toFixed(1)} / ${info.clusters}`,
-      `${info.strength.toFixed(2)} (${strengthWord(info.strength)})`,
+      `${info.strength.toFixed(2)} ${strengthWord(info.strength)}`,
     ];
     const button = make("button", {
       type: "button", class: "link", "data-focus": `row-${number}-${h}`, "aria-pressed": String(chosen),

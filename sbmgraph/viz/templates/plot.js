@@ -36,7 +36,7 @@ const axisStyle = () => ({ gridcolor: colourOf("line"), zeroline: false, linecol
 /** Only these buttons: plotly's own list has one that uploads the chart. */
 function configOf(zoom) {
   return {
-    responsive: true, displaylogo: false, scrollZoom: false, plotlyServerURL: "", showTips: false,
+    responsive: false, displaylogo: false, scrollZoom: false, plotlyServerURL: "", showTips: false,
     displayModeBar: zoom, modeBarButtons: [["zoom2d", "pan2d", "resetScale2d"]],
   };
 }
@@ -65,8 +65,22 @@ function pictureOf(plot, format) {
   return Plotly.toImage(figure, { format, width, height, scale: format === "png" ? 2 : 1 });
 }
 
+/** Draws a picture in the size that its element has now. */
 function draw(id, traces, layout, zoom = false) {
-  return Plotly.react($(id), traces, plain(layout), configOf(zoom));
+  const plot = $(id);
+  const size = { width: plot.clientWidth, height: plot.clientHeight };
+  return Plotly.react(plot, traces, plain({ ...layout, ...size }), configOf(zoom));
+}
+
+/** Calls `redraw` where the page gets another width. */
+function followWidth(redraw) {
+  let width = innerWidth, waiting = null;
+  addEventListener("resize", () => {
+    if (innerWidth === width) return;
+    width = innerWidth;
+    clearTimeout(waiting);
+    waiting = setTimeout(redraw, 120);
+  });
 }
 
 function listenTo(id, events) {

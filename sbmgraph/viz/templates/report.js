@@ -1,28 +1,20 @@
 // The page: menus, the address, and drawing everything anew when something else is chosen.
 
-/** What the model says of an input, and how sure it is. */
-function verdict({ vote }) {
-  if (!vote) return "";
-  const [[label, count]] = Object.entries(vote.counts).sort((a, b) => b[1] - a[1]);
-  const total = Object.values(vote.counts).reduce((a, b) => a + b, 0);
-  return `predicted ${label} by ${count} of ${total} sampled graphs`;
-}
-
+/** What the model says of an input over several sampled graphs, and how far these agree. */
 function describeVote({ vote }) {
   if (!vote) return "";
   const ranked = Object.entries(vote.counts).sort((a, b) => b[1] - a[1]);
   const total = ranked.reduce((sum, [, count]) => sum + count, 0);
   const [[label, count], ...others] = ranked;
-  const sure = count === total ? "sure" : count > (2 * total) / 3 ? "fairly sure" : "unsure";
-  return `Prediction: class ${label}, by ${count} of ${total} sampled graphs (${sure}; mean probability ` +
-    `${percent(vote.probability, 0)})` +
-    (others.length ? `; others: ${others.map(([c, n]) => `${c} by ${n}`).join(", ")}` : "") +
-    `. The graph on this page says ${vote.shown}.`;
+  const agree = count === total ? "all agree" : count > (2 * total) / 3 ? "most agree" : "they disagree";
+  return `Prediction: class ${label} by ${count} of ${total} sampled graphs, ${agree}` +
+    (others.length ? ` (${others.map(([c, n]) => `${c} by ${n}`).join(", ")})` : "") +
+    `; mean probability ${percent(vote.probability, 0)}. The graph on this page says ${vote.shown}.`;
 }
 
 function fillMenus() {
   const about = (item) => [
-    `input ${item.name}`, `${whole(item.length)} tokens`, item.label, verdict(item),
+    `input ${item.name}`, `${whole(item.length)} tokens`, item.label,
   ].filter(Boolean).join(" · ");
   $("input").replaceChildren(...index.inputs.map((item, i) => new Option(about(item), i)));
   $("layer").replaceChildren(...index.layers.map(({ number, name }) => new Option(`${number} (${name})`, number)));
@@ -38,7 +30,8 @@ function showState() {
   $("facts").textContent =
     `${density(info.expected)} expected · ${density(info.sampled)} sampled · ${whole(info.edges)} edges · ` +
     `block strength ${info.strength.toFixed(2)}`;
-  $("vote").textContent = describeVote(index.inputs[state.input]);
+  const item = index.inputs[state.input];
+  $("vote").textContent = [`Input ${item.name}${item.label && `: ${item.label}`}.`, describeVote(item)].join(" ");
   const hash = `#input=${state.input}&layer=${state.layer}&head=${state.head}`;
   if (location.hash !== hash) history.replaceState(null, "", hash);
 }
@@ -75,17 +68,6 @@ function wanted() {
   return out;
 }
 
-/** Draws anew where the width of the page has changed. */
-function followWidth() {
-  let width = innerWidth, waiting = null;
-  addEventListener("resize", () => {
-    if (innerWidth === width) return;
-    width = innerWidth;
-    clearTimeout(waiting);
-    waiting = setTimeout(() => select({}), 120);
-  });
-}
-
 async function start() {
   fillMenus();
   Object.assign(state, wanted());
@@ -105,7 +87,7 @@ async function start() {
   if (index.image) $("colour").value = "none";
   addEventListener("hashchange", () => select(wanted()));
   DARK.addEventListener("change", () => select({}));
-  followWidth();
+  followWidth(() => select({}));
   await select({});
 }
 

@@ -2,7 +2,7 @@
 // neighbours; clicking, Enter or Space pins it, Escape lets go.
 
 const quote = (word) => (index.image ? `(grey ${word})` : `“${word}”`);
-const SHOWN = { "\n": "⏎", "\t": "⇥", "": "␀", " ": "␣" };
+const SHOWN = { "\n": "⏎", "\t": "⇥", "": "∅", " ": "␣" };
 const focusing = { in: () => {}, out: () => {} };
 let chosenToken = { pinned: null, cursor: 0 };
 
