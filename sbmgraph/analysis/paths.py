@@ -38,8 +38,8 @@ def reach(
     tokens within that many steps of shortest paths.
 
     Args:
-        layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for each
-            layer, first layer first.
+        layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for
+            each layer, first layer first.
         head (int, optional): The head; :obj:`None` is the union of all heads, which a layer with
             an output projection sees. (default: :obj:`None`)
         graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
@@ -131,8 +131,8 @@ def check_universality(
     probability, one that fails them refutes nothing.
 
     Args:
-        layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for each
-            layer, first layer first.
+        layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for
+            each layer, first layer first.
         head (int, optional): The head; :obj:`None` is the union of all heads. (default:
             :obj:`None`)
         graph_index (int, optional): The graph of the batch. (default: :obj:`0`)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from sbmgraph.checks import check_range, describe
 from sbmgraph.graph import SampledGraph
@@ -60,7 +60,7 @@ def layer_samples(runs: Runs) -> list[LayerSample] | list[Sampled]:
     expected = "'runs' must be a Recorder, recorded layer samples or an SBM"
     if isinstance(runs, str | dict) or not isinstance(runs, Iterable):
         raise ValueError(f"{expected}, got {describe(runs)}")
-    out = list(runs)
+    out: list[Any] = list(runs)
     for run in out:
         if not _is_sample(run):
             raise ValueError(f"{expected}, got {describe(run)} among them")

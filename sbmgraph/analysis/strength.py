@@ -18,7 +18,7 @@ from torch import Tensor
 from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.blocks import ASSIGNMENTS, SIDES, assign_blocks, memberships
 from sbmgraph.analysis.runs import Runs, layer_samples
-from sbmgraph.analysis.select import as_weights, check_index, check_sbm
+from sbmgraph.analysis.select import as_weights, check_sbm
 from sbmgraph.checks import check_choice
 from sbmgraph.sbm import SBM
 
@@ -38,8 +38,8 @@ def block_strength(sbm: SBM) -> np.ndarray:
     r"""The strength of block structure of every head on every graph: :math:`\sigma_2 / \sigma_1` of
     the probability matrix :math:`\mathbf{Y} \mathbf{B} \mathbf{Z}^{\top}`.
 
-    0 is a matrix of rank one, 1 two directions of equal weight. No n×m matrix is formed: with the QR
-    decompositions :math:`\mathbf{Y} = \mathbf{Q}_Y \mathbf{R}_Y` and :math:`\mathbf{Z} =
+    0 is a matrix of rank one, 1 two directions of equal weight. No n×m matrix is formed: with the
+    QR decompositions :math:`\mathbf{Y} = \mathbf{Q}_Y \mathbf{R}_Y` and :math:`\mathbf{Z} =
     \mathbf{Q}_Z \mathbf{R}_Z` the singular values are those of :math:`\mathbf{R}_Y \mathbf{B}
     \mathbf{R}_Z^{\top}`, in float64 and :math:`\mathcal{O}((n + m) K^2 + K^3)`.
 
@@ -190,8 +190,8 @@ def describe_strength(strength: float) -> str:
 def describe_blocks(sbm: SBM | LayerSample, head: int = 0, graph_index: int = 0) -> str:
     """What a head's blocks amount to on one graph, in a plain sentence for a caption.
 
-    Says "no block structure" where :func:`block_strength` is below :data:`RANK_ONE`, and how clearly
-    tokens belong to one block (the mean of :func:`membership_margin`) otherwise.
+    Says "no block structure" where :func:`block_strength` is below :data:`RANK_ONE`, and how
+    clearly tokens belong to one block (the mean of :func:`membership_margin`) otherwise.
 
     Args:
         sbm (SBM or LayerSample): The block models, or a layer's sample of them.
@@ -201,10 +201,9 @@ def describe_blocks(sbm: SBM | LayerSample, head: int = 0, graph_index: int = 0)
     Raises:
         ValueError: If the head or the graph does not exist.
     """
-    sbm = getattr(sbm, "sbm", sbm)
-    margins = np.concatenate(membership_margin(sbm, head, graph_index))
-    check_index("head", head, sbm.heads)
-    return strength_sentence(float(block_strength(sbm)[graph_index, head]), margins)
+    model: SBM = getattr(sbm, "sbm", sbm)
+    margins = np.concatenate(membership_margin(model, head, graph_index))
+    return strength_sentence(float(block_strength(model)[graph_index, head]), margins)
 
 
 def strength_sentence(strength: float, margins: Iterable[float] = ()) -> str:

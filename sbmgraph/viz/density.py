@@ -322,5 +322,11 @@ def _legend(ax: Axes, number: int) -> None:
         )  # fmt: skip
         return
     ax.legend(
-        title="layer · head", fontsize=7, title_fontsize=7, frameon=False, ncols=1 + number // 9
+        title="layer · head",
+        fontsize=7,
+        title_fontsize=7,
+        frameon=False,
+        ncols=1 + number // 9,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
     )

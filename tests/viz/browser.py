@@ -73,7 +73,8 @@ def save_page(driver, path) -> None:
 LAYOUT_FAULTS = """
 const faults = [];
 const rectOf = (e) => e.getBoundingClientRect();
-const name = (e) => `${e.tagName}#${e.id}.${e.getAttribute("class")} "${e.textContent.slice(0, 30)}"`;
+const textOf = (e) => e.textContent.slice(0, 30);
+const name = (e) => `${e.tagName}#${e.id}.${e.getAttribute("class")} "${textOf(e)}"`;
 const overlap = (a, b) => Math.min(Math.min(a.right, b.right) - Math.max(a.left, b.left),
                                    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
 const visible = (e) => { const r = rectOf(e); return r.width > 0 && r.height > 0; };
@@ -81,11 +82,13 @@ const pairs = (list, say, slack = 1) => list.forEach((a, i) => list.slice(i + 1)
     if (!a.contains(b) && !b.contains(a) && overlap(rectOf(a), rectOf(b)) > slack)
         faults.push(`${say}: ${name(a)} / ${name(b)}`);
 }));
-if (document.documentElement.scrollWidth > innerWidth) faults.push("the page is wider than the window");
+if (document.documentElement.scrollWidth > innerWidth)
+    faults.push("the page is wider than the window");
 pairs([...document.querySelectorAll("section, header")], "panels overlap");
 for (const panel of document.querySelectorAll("section, header, nav"))
     pairs([...panel.querySelectorAll(
-        ":scope > *, .tools > *, :scope > label > *, dl > *, #thumbnails > *")].filter(visible), "overlap");
+        ":scope > *, .tools > *, :scope > label > *, dl > *, #thumbnails > *")]
+        .filter(visible), "overlap");
 // What lies beyond the edge of its panel, or is hidden by a scroll bar across.
 for (const e of document.querySelectorAll("body *")) {
     if (e.closest("svg, #tooltip, option, script, style, .token") || !visible(e)) continue;
@@ -96,7 +99,8 @@ for (const e of document.querySelectorAll("body *")) {
 }
 for (const plot of document.querySelectorAll(".plot")) {
     const texts = [...plot.querySelectorAll(
-        ".main-svg text, .main-svg .annotation-text")].filter(visible).filter((e) => e.textContent.trim());
+        ".main-svg text, .main-svg .annotation-text")]
+        .filter((e) => visible(e) && e.textContent.trim());
     const frame = rectOf(plot);
     for (const e of texts) {
         const r = rectOf(e);
@@ -123,30 +127,35 @@ const parse = (text) => {
 const light = (c) => c.slice(0, 3).map((v) => v / 255)
     .map((v) => (v > 0.04045 ? ((v + 0.055) / 1.055) ** 2.4 : v / 12.92))
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const textOf = (e) => e.textContent.slice(0, 30);
+const ratioOf = (a, b) => {
+    const [dark, bright] = [light(a), light(b)].sort((x, y) => x - y);
+    return (bright + 0.05) / (dark + 0.05);
+};
 const over = (top, under) => [0, 1, 2].map((i) => top[3] * top[i] + (1 - top[3]) * under[i]);
 const groundOf = (e) => {
     const layers = [];
-    for (let at = e; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
+    for (let at = e; at; at = at.parentElement)
+        layers.push(parse(getComputedStyle(at).backgroundColor));
     return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255]);
 };
 const out = [];
 const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walker.nextNode()) {
     const e = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || e.closest("script, style, svg, [hidden]")) continue;
+    if (!walker.currentNode.textContent.trim()) continue;
+    if (e.closest("script, style, svg, [hidden]")) continue;
     const rect = e.getBoundingClientRect();
     if (!rect.width || !rect.height) continue;
-    const pair = [light(parse(getComputedStyle(e).color)), light(groundOf(e))].sort((a, b) => a - b);
-    const ratio = (pair[1] + 0.05) / (pair[0] + 0.05);
-    if (ratio < 4.5) out.push(`${ratio.toFixed(2)} ${e.tagName}.${e.className} "${e.textContent.slice(0, 30)}"`);
+    const ratio = ratioOf(parse(getComputedStyle(e).color), groundOf(e));
+    if (ratio < 4.5) out.push(`${ratio.toFixed(2)} ${e.tagName}.${e.className} "${textOf(e)}"`);
 }
 const frame = groundOf(document.querySelector("section"));
 for (const e of document.querySelectorAll(".plot .main-svg text")) {
     const rect = e.getBoundingClientRect();
     if (!rect.width || e.closest(".trace, .annotation")) continue;
-    const pair = [light(parse(getComputedStyle(e).fill)), light(frame)].sort((a, b) => a - b);
-    const ratio = (pair[1] + 0.05) / (pair[0] + 0.05);
-    if (ratio < 4.5) out.push(`${ratio.toFixed(2)} in a picture "${e.textContent.slice(0, 30)}"`);
+    const ratio = ratioOf(parse(getComputedStyle(e).fill), frame);
+    if (ratio < 4.5) out.push(`${ratio.toFixed(2)} in a picture "${textOf(e)}"`);
 }
 return [...new Set(out)];
 """

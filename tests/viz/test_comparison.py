@@ -80,9 +80,9 @@ def test_numbers_that_are_none_are_left_out(tmp_path):
 
 
 def test_bad_folders_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"none: expected a folder of runs, found none"):
+    with pytest.raises(ValueError, match="none: expected a folder of runs, found none"):
         find_runs([tmp_path / "none"])
-    with pytest.raises(ValueError, match="found no summary.json"):
+    with pytest.raises(ValueError, match=r"found no summary\.json"):
         find_runs([tmp_path])
     with pytest.raises(ValueError, match="'runs' must hold at least one finished run"):
         comparison_html([])

@@ -106,7 +106,8 @@ def test_nothing_overlaps_is_cut_or_hard_to_read(
 def test_panels_follow_the_width(driver, open_page):
     """Three columns at most on a desk, one on a phone."""
     columns = """
-        const left = [...document.querySelectorAll("section")].map((s) => Math.round(s.getBoundingClientRect().left));
+        const left = [...document.querySelectorAll("section")]
+            .map((s) => Math.round(s.getBoundingClientRect().left));
         return new Set(left).size;
     """
     found = []
@@ -285,16 +286,20 @@ def test_no_control_leads_off_the_page(driver, open_page, page):
         }, true);
         const controls = [...document.querySelectorAll(
             "a, button, [role=button]:not(.token), .modebar-btn, summary, input")];
-        const names = controls.map((c) => c.textContent + (c.getAttribute("data-title") ?? "") + (c.title ?? ""));
+        const names = controls.map((c) =>
+            [c.textContent, c.getAttribute("data-title"), c.title, c.ariaLabel].join(" "));
         for (const name of names) if (/share|cloud|plotly|edit in/i.test(name)) opened.push(name);
         for (const link of document.querySelectorAll("a[href], form"))
             if (isOff(link.getAttribute("href") ?? link.action)) opened.push(link.outerHTML);
         for (const control of controls)
-            if (control.isConnected) control.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));
+            if (control.isConnected)
+                control.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));
         setTimeout(() => {
-            const requests = performance.getEntriesByType("resource").map((entry) => entry.name);
-            const dialogs = [...document.querySelectorAll("dialog, [role=dialog]")].map((d) => d.textContent);
-            done([opened, requests.filter((url) => !/^(data|blob):/.test(url)), dialogs, controls.length]);
+            const requests = performance.getEntriesByType("resource")
+                .map((entry) => entry.name).filter((url) => !/^(data|blob):/.test(url));
+            const dialogs = [...document.querySelectorAll("dialog, [role=dialog]")]
+                .map((d) => d.textContent);
+            done([opened, requests, dialogs, controls.length]);
         }, 1500);
         """
     )

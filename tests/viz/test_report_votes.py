@@ -44,7 +44,7 @@ def test_the_most_frequent_class_wins_and_not_that_of_the_graph_shown():
     model = Undecided([0, 1, 1, 0, 1, 1, 2, 1, 1])
     vote = index_of(report_html(model, [ITEM]))["inputs"][0]["vote"]
     assert vote["counts"] == {"1": 6, "0": 2, "2": 1}
-    assert list(vote["counts"])[0] == "1"
+    assert next(iter(vote["counts"])) == "1"
     assert vote["shown"] == "0"
     likely = torch.tensor([-1.0, 1.0, -1.0]).softmax(0)
     assert vote["probability"] == pytest.approx(float(6 * likely[1] + 3 * likely[0]) / 9)

@@ -53,7 +53,7 @@ def test_tokens_can_be_read_on_every_colour(name):
 
 
 def test_no_rule_of_an_id_is_stronger_than_the_width():
-    """Columns of panels are set inside of conditions only, each of which holds for its own widths."""
+    """Columns of panels are set inside of conditions only, each with its own widths."""
     outside = re.sub(r"@media[^{]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}", "", read_template("report.css"))
     assert "grid-column" not in outside
 
