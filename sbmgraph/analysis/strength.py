@@ -201,7 +201,7 @@ def describe_blocks(sbm: SBM | LayerSample, head: int = 0, graph_index: int = 0)
     Raises:
         ValueError: If the head or the graph does not exist.
     """
-    model: SBM = getattr(sbm, "sbm", sbm)
+    model = layer_samples(sbm)[0].sbm
     margins = np.concatenate(membership_margin(model, head, graph_index))
     return strength_sentence(float(block_strength(model)[graph_index, head]), margins)
 
