@@ -114,13 +114,14 @@ def test_to_networkx() -> None:
     keys, queries = int((sbm.key_batch == 1).sum()), int((sbm.query_batch == 1).sum())
     assert [d["bipartite"] for _, d in out.nodes(data=True)] == [0] * keys + [1] * queries
     key, query = graph.edges_of(1, 1).tolist()
-    expected = {(("key", j), ("query", i)) for j, i in zip(key, query, strict=True)}
+    expected = {(f"key_{j}", f"query_{i}") for j, i in zip(key, query, strict=True)}
     assert set(out.edges) == expected
     prob = dense_prob(sbm)[sbm.query_batch == 1][:, 1][:, sbm.key_batch == 1]
-    for (_, j), (_, i), data in out.edges(data=True):
+    for source, target, data in out.edges(data=True):
+        j, i = int(source.removeprefix("key_")), int(target.removeprefix("query_"))
         assert data["prob"] == pytest.approx(prob[i, j].item())
     block = sbm.query_membership[sbm.query_batch == 1][0, 1].argmax().item()
-    assert out.nodes["query", 0]["block"] == block
+    assert out.nodes["query_0"]["block"] == block
 
 
 def test_to_hetero_data() -> None:

@@ -168,7 +168,7 @@ def check_pair(sbm: Any, graph: Any) -> None:
     """``graph`` must be a graph over the nodes and heads of ``sbm``."""
     check_sbm(sbm)
     check_sampled(graph)
-    sbm.check_graph(graph)
+    sbm.nodes.check_same("graph", graph.nodes)
 
 
 def check_index(name: str, value: Any, size: int) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from sbmgraph import analysis as sa
 from sbmgraph import sample
+from sbmgraph.ops import edge_prob
 
 TOKENS = ["[MAX", '"', "a\\b", "<&>", "é", "2", "3", "4", "]"]
 
@@ -87,7 +88,7 @@ def test_edge_list_equals_the_sampled_edges(batched):
     weights = torch.rand(sampled.num_edges)
     table = sa.to_pandas_edgelist(sampled, batched, weights)
     assert len(table) == sampled.num_edges
-    prob = batched.edge_prob(sampled)
+    prob = edge_prob(batched, sampled)
     key, query = sampled.edge_index
     graph = batched.query_batch[query]
     rows = {

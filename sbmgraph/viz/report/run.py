@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sbmgraph.graph import SampledGraph
-from sbmgraph.nn.conv import EdgeAttention
-from sbmgraph.ops import edge_attention
+from sbmgraph.ops.attention import edge_attention
 from sbmgraph.record import LayerSample, record
 
 
@@ -125,10 +124,10 @@ def attended(model: nn.Module) -> Generator[dict[SampledGraph, tuple[Tensor, Ten
     received: dict[SampledGraph, tuple[Tensor, Tensor]] = {}
 
     def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        received[kwargs["graph"]] = args[:2]
+        if isinstance(kwargs.get("graph"), SampledGraph) and len(args) >= 2:
+            received[kwargs["graph"]] = args[:2]
 
-    attentions = [module for module in model.modules() if isinstance(module, EdgeAttention)]
-    handles = [module.register_forward_pre_hook(keep, with_kwargs=True) for module in attentions]
+    handles = [m.register_forward_pre_hook(keep, with_kwargs=True) for m in model.modules()]
     try:
         yield received
     finally:
@@ -145,6 +144,6 @@ def attention_weights(
         return None
     query, key = received[run.graph]
     _, weights = edge_attention(
-        query, key, key[..., :1].contiguous(), run.graph, backend="pyg", return_weights=True
+        query, key, key[..., :1].contiguous(), run.graph, backend="reference", return_weights=True
     )
     return weights
