@@ -45,7 +45,7 @@ def _to_networkx(
 def _to_hetero_data(self: SampledGraph) -> Any:
     from sbmgraph.analysis import to_hetero_data
 
-    return to_hetero_data(self)
+    return to_hetero_data(self, graph_index=None)
 
 
 def _check_graph(self: SBM, graph: SampledGraph) -> None:

@@ -108,23 +108,26 @@ def test_edges_of_one_head_on_one_graph() -> None:
 
 def test_to_networkx() -> None:
     sbm, graph = random_sbm(), sampled()
-    out = graph.to_networkx(head=1, graph=1, sbm=sbm)
+    with pytest.warns(DeprecationWarning, match="analysis.to_networkx"):
+        out = graph.to_networkx(head=1, graph=1, sbm=sbm)
     assert isinstance(out, nx.DiGraph)
     keys, queries = int((sbm.key_batch == 1).sum()), int((sbm.query_batch == 1).sum())
     assert [d["bipartite"] for _, d in out.nodes(data=True)] == [0] * keys + [1] * queries
     key, query = graph.edges_of(1, 1).tolist()
-    expected = {(("key", j), ("query", i)) for j, i in zip(key, query, strict=True)}
+    expected = {(f"key_{j}", f"query_{i}") for j, i in zip(key, query, strict=True)}
     assert set(out.edges) == expected
     prob = dense_prob(sbm)[sbm.query_batch == 1][:, 1][:, sbm.key_batch == 1]
-    for (_, j), (_, i), data in out.edges(data=True):
+    for source, target, data in out.edges(data=True):
+        j, i = int(source.removeprefix("key_")), int(target.removeprefix("query_"))
         assert data["prob"] == pytest.approx(prob[i, j].item())
     block = sbm.query_membership[sbm.query_batch == 1][0, 1].argmax().item()
-    assert out.nodes["query", 0]["block"] == block
+    assert out.nodes["query_0"]["block"] == block
 
 
 def test_to_hetero_data() -> None:
     graph = sampled()
-    data = graph.to_hetero_data()
+    with pytest.warns(DeprecationWarning, match="analysis.to_hetero_data"):
+        data = graph.to_hetero_data()
     assert data["key"].num_nodes == graph.num_keys
     assert data["query"].num_nodes == graph.num_queries
     mask = torch.zeros_like(dense_mask(graph))

@@ -19,6 +19,9 @@ import torch
 from matplotlib.figure import Figure
 
 from sbmgraph import SBM, sample
+from sbmgraph.analysis import block_strength
+from sbmgraph.analysis.strength import describe_strength
+from sbmgraph.files import write_atomically
 from sbmgraph.viz import plot_expected, plot_sampled
 
 FOLDER = Path(__file__).parent
@@ -45,13 +48,18 @@ def draw_graph() -> Figure:
     plot_sampled(graph, colorbar=False, ax=axes[0])
     plot_sampled(graph, sbm, colorbar=False, ax=axes[1])
     plot_expected(sbm, ax=axes[2])
-    titles = ("a sampled attention graph", "the same graph, sorted by block", "the model behind it")
+    strength = float(block_strength(sbm)[0, 0])
+    titles = (
+        "a sampled attention graph",
+        "the same graph, sorted by block",
+        f"the model behind it ({describe_strength(strength)})",
+    )
     for ax, title in zip(axes, titles, strict=True):
         ax.set_title(title, fontsize=11, loc="left", pad=14)
     return figure
 
 
-def photograph(page: Path, token: int, size: tuple[int, int] = (1400, 1310)) -> bytes:
+def photograph(page: Path, token: int, size: tuple[int, int] = (1400, 1400)) -> bytes:
     """A screenshot of a report with one token pinned."""
     from selenium import webdriver
     from selenium.webdriver.support.ui import WebDriverWait
@@ -71,15 +79,17 @@ def photograph(page: Path, token: int, size: tuple[int, int] = (1400, 1310)) -> 
         return driver.get_screenshot_as_png()
 
 
-def save(png: bytes, path: Path, colours: int = 200) -> None:
-    """Writes a PNG with few colours, which keeps it small."""
+def save(png: bytes, path: Path) -> None:
+    """Writes a PNG with every pixel as it is: with a palette only where it holds all colours, since
+    a smaller one would move the blocks' colours."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    image = image.quantize(colours, dither=Image.Dither.NONE)
-    temporary = path.with_suffix(".tmp")
-    image.save(temporary, "PNG", optimize=True)
-    temporary.replace(path)
+    if image.getcolors(256):
+        image = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    write_atomically(path, buffer.getvalue())
     print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
 
 

@@ -1,153 +1,21 @@
-"""Density: what a head expects, what it sampled, and how both vary over samples and inputs."""
+"""How density varies: over samples of the same input, and over inputs."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from sbmgraph.checks import check_choice, check_positive_int, check_range, describe
-from sbmgraph.analysis.blocks import dead_blocks, effective_blocks, membership_entropy
-from sbmgraph.analysis.select import check_sbm, factors, to_numpy
+from sbmgraph.analysis.select import check_sbm, factors
 from sbmgraph.analysis.statistics import graph_statistics
-from sbmgraph.graph import SampledGraph
+from sbmgraph.analysis.tables import check_table
+from sbmgraph.checks import check_choice, check_positive_int, check_range
 from sbmgraph.ops.sample import sample
 from sbmgraph.sbm import SBM
 
 if TYPE_CHECKING:
     import pandas as pd
-
-KEYS = ("layer", "sample", "head", "graph")
-
-
-class LayerSample(Protocol):
-    """What the analysis reads of a recorded layer call; see :func:`sbmgraph.record`."""
-
-    @property
-    def name(self) -> str:
-        """Qualified name of the layer."""
-
-    @property
-    def sbm(self) -> SBM:
-        """Its block models."""
-
-    @property
-    def graph(self) -> SampledGraph:
-        """The graphs it sampled."""
-
-    @property
-    def exploration(self) -> float:
-        """The probability added to every edge."""
-
-
-def density_table(runs: Iterable[LayerSample]) -> pd.DataFrame:
-    """Density by layer, sample, head and graph, expected beside sampled.
-
-    Columns: ``layer``; ``sample`` (0, 1, … over the layer's calls); ``head``; ``graph``;
-    ``num_queries`` and ``num_keys`` of the graph; ``learned``, the expected density without
-    exploration; ``expected``, with it, which ``sampled`` fluctuates about under the Bernoulli law
-    (under the Poisson law merged duplicates bring it below); ``sampled``; ``exploration``.
-
-    Args:
-        runs (iterable of LayerSample): What :func:`sbmgraph.record` recorded.
-
-    Raises:
-        ValueError: If ``runs`` holds something else, or nothing.
-    """
-    import pandas as pd
-
-    seen: Counter[str] = Counter()
-    parts = []
-    for run in check_runs(runs):
-        shape = (run.sbm.num_graphs, run.sbm.heads)
-        graph, head = (index.ravel() for index in np.indices(shape))
-        learned = to_numpy(run.sbm.expected_density()).astype(np.float64)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "layer": run.name,
-                    "sample": seen[run.name],
-                    "head": head,
-                    "graph": graph,
-                    "num_queries": to_numpy(run.sbm.query_ptr.diff())[graph],
-                    "num_keys": to_numpy(run.sbm.key_ptr.diff())[graph],
-                    "learned": learned.ravel(),
-                    "expected": to_numpy(run.sbm.expected_density(run.exploration)).ravel(),
-                    "sampled": to_numpy(run.graph.density()).ravel(),
-                    "exploration": float(run.exploration),
-                }
-            )
-        )
-        seen[run.name] += 1
-    return pd.concat(parts, ignore_index=True)
-
-
-def membership_table(runs: Iterable[LayerSample], threshold: float = 0.01) -> pd.DataFrame:
-    """How a head uses its blocks, by layer, sample, head and graph.
-
-    Columns: ``layer``, ``sample``, ``head``, ``graph``, ``num_clusters``, ``effective_blocks`` (see
-    :func:`effective_blocks`), ``dead_blocks`` (their number), ``query_entropy`` and ``key_entropy``
-    (mean over the tokens, nats).
-
-    Args:
-        runs (iterable of LayerSample): What :func:`sbmgraph.record` recorded.
-        threshold (float, optional): See :func:`dead_blocks`. (default: :obj:`0.01`)
-
-    Raises:
-        ValueError: If ``runs`` holds something else, or nothing, or ``threshold`` is out of range.
-    """
-    import pandas as pd
-
-    seen: Counter[str] = Counter()
-    rows = []
-    for run in check_runs(runs):
-        for graph, head in np.ndindex(run.sbm.num_graphs, run.sbm.heads):
-            entropy = [_mean(side) for side in membership_entropy(run.sbm, head, graph)]
-            rows.append(
-                {
-                    "layer": run.name,
-                    "sample": seen[run.name],
-                    "head": head,
-                    "graph": graph,
-                    "num_clusters": run.sbm.num_clusters,
-                    "effective_blocks": effective_blocks(run.sbm, head, graph),
-                    "dead_blocks": dead_blocks(run.sbm, head, graph, threshold).size,
-                    "query_entropy": entropy[0],
-                    "key_entropy": entropy[1],
-                }
-            )
-        seen[run.name] += 1
-    return pd.DataFrame(rows)
-
-
-def summarize(table: pd.DataFrame, over: str | Sequence[str] = "graph") -> pd.DataFrame:
-    """Mean, standard deviation (unbiased), minimum and maximum of every number in ``table`` over
-    samples, graphs, heads or layers.
-
-    Args:
-        table (DataFrame): :func:`density_table`, :func:`membership_table` or a like one.
-        over (str or sequence of str, optional): The keys to summarise over, among those of
-            ``"layer"``, ``"sample"``, ``"head"``, ``"graph"`` that ``table`` has.
-            (default: :obj:`"graph"`)
-
-    Returns:
-        One row for each value of the other keys; columns have two levels, the number and
-        ``count``, ``mean``, ``std``, ``min`` or ``max``.
-
-    Raises:
-        ValueError: If ``over`` is not a key of ``table``.
-    """
-    over = [over] if isinstance(over, str) else list(over)
-    keys = [key for key in KEYS if key in table.columns]
-    for key in over:
-        check_choice("over", key, keys)
-    by = [key for key in keys if key not in over]
-    numbers = [c for c in table.columns if c not in keys and table[c].dtype.kind in "iuf"]
-    groups = table.groupby(by or np.zeros(len(table), dtype=np.int64), sort=False)
-    return groups[numbers].agg(["count", "mean", "std", "min", "max"])
 
 
 def variance_components(table: pd.DataFrame, value: str = "sampled") -> pd.DataFrame:
@@ -171,6 +39,7 @@ def variance_components(table: pd.DataFrame, value: str = "sampled") -> pd.DataF
     """
     import pandas as pd
 
+    check_table(table, ("layer", "head", "graph"))
     check_choice("value", value, list(table.columns))
     by_input = table.groupby(["layer", "head", "graph"], sort=False)[value]
     count = by_input.count()
@@ -216,8 +85,8 @@ def sampling_variance(
     check_positive_int("num_samples", num_samples)
     parts = []
     for number in range(num_samples):
-        sampled = sample(sbm, law, exploration=exploration, generator=generator)
-        part = graph_statistics(sampled, sbm)
+        graph = sample(sbm, law, exploration=exploration, generator=generator)
+        part = graph_statistics(graph, sbm)
         part.insert(0, "sample", number)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
@@ -240,29 +109,13 @@ def density_std(sbm: SBM, exploration: float = 0.0) -> np.ndarray:
     check_sbm(sbm)
     check_range("exploration", exploration, 0.0, 1.0)
     out = np.zeros((sbm.num_graphs, sbm.heads))
-    for graph, head in np.ndindex(*out.shape):
-        query, key, affinity = factors(sbm, head, graph)
+    for graph_index, head in np.ndindex(*out.shape):
+        query, key, affinity = factors(sbm, head, graph_index)
         pairs = len(query) * len(key)
         rate = query @ affinity
         first = float(rate.sum(axis=0) @ key.sum(axis=0))
         second = float(np.sum((rate.T @ rate) * (key.T @ key)))
         mean = first + exploration * pairs
         square = second + 2 * exploration * first + exploration**2 * pairs
-        out[graph, head] = np.sqrt(max(mean - square, 0.0)) / max(pairs, 1)
+        out[graph_index, head] = np.sqrt(max(mean - square, 0.0)) / max(pairs, 1)
     return out
-
-
-def check_runs(runs: Iterable[LayerSample]) -> list[LayerSample]:
-    """``runs`` must hold recorded layer calls, at least one."""
-    runs = list(runs)
-    for run in runs:
-        sbm, graph = getattr(run, "sbm", None), getattr(run, "graph", None)
-        if not isinstance(sbm, SBM) or not isinstance(graph, SampledGraph):
-            raise ValueError(f"'runs' must hold recorded layer calls, got {describe(run)}")
-    if not runs:
-        raise ValueError("'runs' must hold at least one recorded layer call, got none")
-    return runs
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else float("nan")

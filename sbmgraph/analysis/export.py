@@ -8,7 +8,6 @@ given, its probability ``prob`` and its attention ``weight``.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sbmgraph.checks import check_choice
-from sbmgraph.analysis.blocks import assign_blocks, edge_probabilities
+from sbmgraph.analysis._renamed import accepts_old_names
+from sbmgraph.analysis.blocks import assign_blocks
+from sbmgraph.analysis.mass import edge_probabilities
 from sbmgraph.analysis.select import biadjacency_matrix, check_pair, check_sampled, factors
+from sbmgraph.analysis.strength import block_strength
+from sbmgraph.checks import check_choice
+from sbmgraph.files import replacing
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
 
@@ -29,12 +32,13 @@ if TYPE_CHECKING:
     from torch_geometric.data import Data, HeteroData
 
 
+@accepts_old_names
 def to_pandas_edgelist(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     sbm: SBM | None = None,
     weights: Tensor | None = None,
     head: int | None = None,
-    graph: int | None = None,
+    graph_index: int | None = None,
 ) -> pd.DataFrame:
     """The edges as a table, one row each.
 
@@ -42,61 +46,75 @@ def to_pandas_edgelist(
     ``weight``; with ``sbm`` ``prob``, ``key_block`` and ``query_block``.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         sbm (SBM, optional): Their block models. (default: :obj:`None`)
         weights (Tensor, optional): A value for every edge, of shape :obj:`[E]`.
             (default: :obj:`None`)
         head (int, optional): One head only. (default: all)
-        graph (int, optional): One graph of the batch only. (default: all)
+        graph_index (int, optional): One graph of the batch only. (default: all)
 
     Raises:
         ValueError: If the head or the graph does not exist, or an argument does not fit
-            ``sampled``.
+            ``graph``.
     """
     import pandas as pd
 
-    check_sampled(sampled)
-    heads = range(sampled.heads) if head is None else [head]
-    graphs = range(sampled.num_graphs) if graph is None else [graph]
-    parts = [_edge_columns(sampled, sbm, weights, h, g) for g in graphs for h in heads]
+    check_sampled(graph)
+    heads = range(graph.heads) if head is None else [head]
+    graphs = range(graph.num_graphs) if graph_index is None else [graph_index]
+    parts = [_edge_columns(graph, sbm, weights, h, g) for g in graphs for h in heads]
     return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
 
 
+@accepts_old_names
 def to_networkx(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     sbm: SBM | None = None,
     weights: Tensor | None = None,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     tokens: Sequence[Any] | None = None,
 ) -> nx.DiGraph:
-    """One head on one graph with all attributes, its nodes named ``"key_0"``, …, ``"query_0"``, …,
+    """One head on one graph as a bipartite graph, its nodes named ``"key_0"``, …, ``"query_0"``, …,
     as files need it.
 
+    The graph's own attributes are ``head``, ``graph_index``, ``num_queries``, ``num_keys`` and
+    ``density``, the head's: edges over query–key pairs. :func:`networkx.density` divides by all
+    ordered pairs of nodes instead, among them those of two queries. With ``sbm`` there are
+    ``expected_density`` and ``block_strength`` too.
+
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         sbm (SBM, optional): Their block models. (default: :obj:`None`)
         weights (Tensor, optional): A value for every edge, of shape :obj:`[E]`.
             (default: :obj:`None`)
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         tokens (sequence, optional): What stands at each position, queries and keys alike.
             (default: :obj:`None`)
 
     Raises:
         ValueError: If the head or the graph does not exist, or an argument does not fit
-            ``sampled``.
+            ``graph``.
     """
     import networkx as nx
 
-    columns = _edge_columns(sampled, sbm, weights, head, graph)
-    num_queries, num_keys = biadjacency_matrix(sampled, head, graph).shape
-    blocks = (None, None) if sbm is None else assign_blocks(sbm, head, graph)
-    out = nx.DiGraph(head=int(head), graph=int(graph))
+    columns = _edge_columns(graph, sbm, weights, head, graph_index)
+    num_queries, num_keys = biadjacency_matrix(graph, head, graph_index).shape
+    blocks = (None, None) if sbm is None else assign_blocks(sbm, head, graph_index)
+    out = nx.DiGraph(
+        head=int(head), graph_index=int(graph_index), num_queries=num_queries, num_keys=num_keys,
+        density=len(columns["key"]) / max(num_queries * num_keys, 1),
+    )  # fmt: skip
+    if sbm is not None:
+        out.graph["expected_density"] = float(sbm.expected_density()[graph_index, head])
+        out.graph["block_strength"] = float(block_strength(sbm)[graph_index, head])
     sides = (("key", 0, num_keys, blocks[1]), ("query", 1, num_queries, blocks[0]))
     for kind, side, size, block in sides:
         if tokens is not None and len(tokens) != size:
-            raise ValueError(f"'tokens' must hold one token for each {kind}, {size}")
+            raise ValueError(
+                f"'tokens' must hold one token for each {kind}, {size}, got {len(tokens)}"
+            )
         for index in range(size):
             node: dict[str, Any] = {"kind": kind, "index": index, "bipartite": side}
             if tokens is not None:
@@ -112,12 +130,13 @@ def to_networkx(
     return out
 
 
+@accepts_old_names
 def to_data(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     sbm: SBM | None = None,
     weights: Tensor | None = None,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
 ) -> Data:
     """One head of self-attention on one graph as a PyG :class:`~torch_geometric.data.Data`: tokens
     are nodes, ``edge_index`` runs from key to query. With ``weights`` it has ``edge_weight``, with
@@ -125,60 +144,84 @@ def to_data(
     and ``key_block`` [n].
 
     Raises:
-        ValueError: If the head or the graph does not exist, an argument does not fit ``sampled``,
+        ValueError: If the head or the graph does not exist, an argument does not fit ``graph``,
             or queries and keys are not the same tokens (use :func:`to_hetero_data`).
     """
     from torch_geometric.data import Data
 
-    num_queries, num_keys = biadjacency_matrix(sampled, head, graph).shape
+    num_queries, num_keys = biadjacency_matrix(graph, head, graph_index).shape
     if num_queries != num_keys:
         raise ValueError(
-            "'sampled' must have as many queries as keys to become a Data object, got "
+            "'graph' must have as many queries as keys to become a Data object, got "
             f"{num_queries} queries and {num_keys} keys: use to_hetero_data"
         )
-    columns = _edge_columns(sampled, sbm, weights, head, graph)
+    columns = _edge_columns(graph, sbm, weights, head, graph_index)
     out = Data(edge_index=_edge_index(columns), num_nodes=num_queries)
     for name, column in (("edge_weight", "weight"), ("edge_prob", "prob")):
         if column in columns:
             out[name] = torch.from_numpy(columns[column])
     if sbm is not None:
-        query, key, _ = factors(sbm, head, graph)
+        query, key, _ = factors(sbm, head, graph_index)
         out.query_membership, out.key_membership = torch.from_numpy(query), torch.from_numpy(key)
         out.query_block = out.query_membership.argmax(dim=1)
         out.key_block = out.key_membership.argmax(dim=1)
     return out
 
 
+@accepts_old_names
 def to_hetero_data(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     sbm: SBM | None = None,
     weights: Tensor | None = None,
-    graph: int = 0,
+    graph_index: int | None = 0,
 ) -> HeteroData:
-    """All heads on one graph as a PyG :class:`~torch_geometric.data.HeteroData`: node types
-    ``"key"`` and ``"query"``, for each head an edge type ``("key", "head_<h>", "query")``. With
-    ``weights`` edges have ``edge_weight``, with ``sbm`` ``edge_prob``, and nodes ``membership``
-    [n, H, K].
+    """All heads as a PyG :class:`~torch_geometric.data.HeteroData`: node types ``"key"`` and
+    ``"query"``, for each head an edge type ``("key", "head_<h>", "query")``. With ``weights`` edges
+    have ``edge_weight``, with ``sbm`` ``edge_prob``, and nodes ``membership`` [n, H, K].
+
+    Args:
+        graph (SampledGraph): The sampled graphs.
+        sbm (SBM, optional): Their block models. (default: :obj:`None`)
+        weights (Tensor, optional): A value for every edge, of shape :obj:`[E]`.
+            (default: :obj:`None`)
+        graph_index (int, optional): The graph of the batch; :obj:`None` is the whole batch, whose
+            nodes then have their ``batch`` vector. (default: :obj:`0`)
 
     Raises:
-        ValueError: If the graph does not exist or an argument does not fit ``sampled``.
+        ValueError: If the graph does not exist or an argument does not fit ``graph``.
     """
     from torch_geometric.data import HeteroData
 
+    check_sampled(graph)
+    chosen = range(graph.num_graphs) if graph_index is None else [graph_index]
+    shapes = np.array([biadjacency_matrix(graph, 0, g).shape for g in chosen]).reshape(-1, 2)
+    offsets = np.cumsum(shapes, axis=0) - shapes
     out = HeteroData()
-    num_queries, num_keys = biadjacency_matrix(sampled, 0, graph).shape
-    out["key"].num_nodes, out["query"].num_nodes = num_keys, num_queries
-    for head in range(sampled.heads):
-        columns = _edge_columns(sampled, sbm, weights, head, graph)
+    for kind, sizes in zip(("query", "key"), shapes.T, strict=True):
+        out[kind].num_nodes = int(sizes.sum())
+        if graph_index is None:
+            out[kind].batch = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes))
+    for head in range(graph.heads):
+        parts = [_edge_columns(graph, sbm, weights, head, g) for g in chosen]
         store = out["key", f"head_{head}", "query"]
-        store.edge_index = _edge_index(columns)
+        shifted = [
+            np.stack([part["key"] + key_offset, part["query"] + query_offset])
+            for part, (query_offset, key_offset) in zip(parts, offsets, strict=True)
+        ]
+        store.edge_index = torch.from_numpy(np.concatenate(shifted, axis=1))
         for name, column in (("edge_weight", "weight"), ("edge_prob", "prob")):
-            if column in columns:
-                store[name] = torch.from_numpy(columns[column])
+            if column in parts[0]:
+                store[name] = torch.from_numpy(np.concatenate([part[column] for part in parts]))
     if sbm is not None:
-        models = [factors(sbm, head, graph) for head in range(sbm.heads)]
-        out["query"].membership = torch.from_numpy(np.stack([m.query for m in models], axis=1))
-        out["key"].membership = torch.from_numpy(np.stack([m.key for m in models], axis=1))
+        for kind in ("query", "key"):
+            out[kind].membership = torch.from_numpy(
+                np.concatenate(
+                    [
+                        np.stack([getattr(factors(sbm, h, g), kind) for h in range(sbm.heads)], 1)
+                        for g in chosen
+                    ]
+                )
+            )
     return out
 
 
@@ -195,14 +238,8 @@ def write_graph(path: str | os.PathLike[str], graph: nx.DiGraph) -> None:
     check_choice("path", path.suffix, WRITERS)
     if not path.parent.is_dir():
         raise ValueError(f"'path' must lie in an existing folder, got {str(path)!r}")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(handle)
-    try:
-        WRITERS[path.suffix](graph, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as temporary:
+        WRITERS[path.suffix](graph, str(temporary))
 
 
 def _write_graphml(graph: nx.DiGraph, path: str) -> None:
@@ -254,17 +291,19 @@ def _edge_index(columns: dict[str, Any]) -> Tensor:
 
 
 def _edge_columns(
-    sampled: SampledGraph, sbm: SBM | None, weights: Tensor | None, head: int, graph: int
+    graph: SampledGraph, sbm: SBM | None, weights: Tensor | None, head: int, graph_index: int
 ) -> dict[str, Any]:
-    matrix = biadjacency_matrix(sampled, head, graph, weights)
+    matrix = biadjacency_matrix(graph, head, graph_index, weights)
     query = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     key = matrix.indices.astype(np.int64)
-    columns: dict[str, Any] = {"graph": graph, "head": head, "key": key, "query": query}
+    columns: dict[str, Any] = {"graph": graph_index, "head": head, "key": key, "query": query}
     if weights is not None:
         columns["weight"] = matrix.data
     if sbm is not None:
-        check_pair(sbm, sampled)
-        columns["prob"] = np.minimum(edge_probabilities(matrix, factors(sbm, head, graph)), 1.0)
-        query_block, key_block = assign_blocks(sbm, head, graph)
+        check_pair(sbm, graph)
+        columns["prob"] = np.minimum(
+            edge_probabilities(matrix, factors(sbm, head, graph_index)), 1.0
+        )
+        query_block, key_block = assign_blocks(sbm, head, graph_index)
         columns["key_block"], columns["query_block"] = key_block[key], query_block[query]
     return columns

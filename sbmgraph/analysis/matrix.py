@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from sbmgraph.checks import check_positive_int, check_range
+from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.select import biadjacency_matrix, factors
+from sbmgraph.checks import check_positive_int, check_range
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
 
@@ -37,10 +38,11 @@ class BinnedMatrix(NamedTuple):
         return self.values.shape != tuple(int(size) for size in shape)
 
 
+@accepts_old_names
 def sampled_matrix(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     head: int | None = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     query_order: np.ndarray | None = None,
     key_order: np.ndarray | None = None,
     max_size: int = 512,
@@ -49,9 +51,9 @@ def sampled_matrix(
     """The sampled adjacency matrix, rows are queries; cells are densities where it is binned.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         head (int, optional): The head; :obj:`None` is the union of all heads. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         query_order (array, optional): Query at each row, for instance of :func:`block_order`.
             (default: the natural order)
         key_order (array, optional): Key at each column. (default: the natural order)
@@ -62,15 +64,16 @@ def sampled_matrix(
         ValueError: If the head or the graph does not exist or an order is no permutation.
     """
     check_positive_int("max_size", max_size)
-    matrix = biadjacency_matrix(sampled, head, graph, weights)
+    matrix = biadjacency_matrix(graph, head, graph_index, weights)
     query_edges, key_edges = (bin_edges(size, max_size) for size in matrix.shape)
     return bin_matrix(matrix, query_edges, key_edges, query_order, key_order)
 
 
+@accepts_old_names
 def expected_matrix(
     sbm: SBM,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     query_order: np.ndarray | None = None,
     key_order: np.ndarray | None = None,
     max_size: int = 512,
@@ -82,7 +85,7 @@ def expected_matrix(
     Args:
         sbm (SBM): The block models.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         query_order (array, optional): Query at each row. (default: the natural order)
         key_order (array, optional): Key at each column. (default: the natural order)
         max_size (int, optional): The largest number of rows or columns. (default: :obj:`512`)
@@ -94,7 +97,7 @@ def expected_matrix(
     """
     check_positive_int("max_size", max_size)
     check_range("exploration", exploration, 0.0, 1.0)
-    model = factors(sbm, head, graph)
+    model = factors(sbm, head, graph_index)
     query_edges = bin_edges(len(model.query), max_size)
     key_edges = bin_edges(len(model.key), max_size)
     query = bin_means(model.query, "query_order", query_order, query_edges)

@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sbmgraph.checks import check_positive_int
 from sbmgraph.analysis._kernels import count_bits, spread_bits
+from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.select import biadjacency_matrix, check_square
+from sbmgraph.checks import check_positive_int
 from sbmgraph.graph import SampledGraph
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-    from sbmgraph.analysis.density import LayerSample
+    from sbmgraph.record import LayerSample
 
 CHUNK = 4096
 """Sources whose spread is followed at a time, as bits: n · 512 bytes of memory."""
 
 
+@accepts_old_names
 def reach(
     layers: Sequence[SampledGraph | LayerSample],
     head: int | None = None,
-    graph: int = 0,
+    graph_index: int = 0,
     num_layers: int | None = None,
     residual: bool = True,
 ) -> np.ndarray:
@@ -36,11 +38,11 @@ def reach(
     tokens within that many steps of shortest paths.
 
     Args:
-        layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for each
-            layer, first layer first.
+        layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for
+            each layer, first layer first.
         head (int, optional): The head; :obj:`None` is the union of all heads, which a layer with
             an output projection sees. (default: :obj:`None`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         num_layers (int, optional): How many layers to follow; beyond the last one they start
             again with the first. (default: the number of ``layers``)
         residual (bool, optional): Whether a token also keeps what it saw. (default: :obj:`True`)
@@ -52,7 +54,7 @@ def reach(
         ValueError: If a head or graph does not exist, the layers differ in tokens, or queries and
             keys are not the same tokens.
     """
-    matrices = _matrices(layers, head, graph)
+    matrices = _matrices(layers, head, graph_index)
     if num_layers is None:
         num_layers = len(matrices)
     check_positive_int("num_layers", num_layers, minimum=0)
@@ -98,10 +100,11 @@ class Universality(NamedTuple):
         return self.hamiltonian_path
 
 
+@accepts_old_names
 def check_universality(
     layers: Sequence[SampledGraph | LayerSample],
     head: int | None = None,
-    graph: int = 0,
+    graph_index: int = 0,
     order: Sequence[int] | None = None,
     max_layers: int = 64,
 ) -> Universality:
@@ -128,11 +131,11 @@ def check_universality(
     probability, one that fails them refutes nothing.
 
     Args:
-        layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for each
-            layer, first layer first.
+        layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for
+            each layer, first layer first.
         head (int, optional): The head; :obj:`None` is the union of all heads. (default:
             :obj:`None`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         order (sequence of int, optional): The order of the chain, a permutation of the tokens.
             (default: the natural order)
         max_layers (int, optional): How many layers to follow. (default: :obj:`64`)
@@ -141,7 +144,7 @@ def check_universality(
         ValueError: If a head or graph does not exist, the layers differ in tokens, queries and
             keys are not the same tokens, or ``order`` is no permutation.
     """
-    matrices = _matrices(layers, head, graph)
+    matrices = _matrices(layers, head, graph_index)
     check_positive_int("max_layers", max_layers)
     size = matrices[0].shape[0]
     chain = np.arange(size) if order is None else np.asarray(order)
@@ -206,10 +209,10 @@ def _layers_to_all(matrices: list[csr_array], max_layers: int) -> int | None:
 
 
 def _matrices(
-    layers: Sequence[SampledGraph | LayerSample], head: int | None, graph: int
+    layers: Sequence[SampledGraph | LayerSample], head: int | None, graph_index: int
 ) -> list[csr_array]:
     matrices = [
-        biadjacency_matrix(getattr(item, "graph", item), head, graph)  # type: ignore[arg-type]
+        biadjacency_matrix(getattr(item, "graph", item), head, graph_index)  # type: ignore[arg-type]
         for item in layers
     ]
     if not matrices:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.checks import describe
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
@@ -34,7 +35,8 @@ class Factors(NamedTuple):
     affinity: np.ndarray
 
 
-def factors(sbm: SBM, head: int = 0, graph: int = 0) -> Factors:
+@accepts_old_names
+def factors(sbm: SBM, head: int = 0, graph_index: int = 0) -> Factors:
     """The block model of one head on one graph of the batch.
 
     Raises:
@@ -42,28 +44,29 @@ def factors(sbm: SBM, head: int = 0, graph: int = 0) -> Factors:
     """
     check_sbm(sbm)
     check_index("head", head, sbm.heads)
-    check_index("graph", graph, sbm.num_graphs)
-    query = sbm.query_membership[_nodes(sbm.query_ptr, graph), head]
-    key = sbm.key_membership[_nodes(sbm.key_ptr, graph), head]
+    check_index("graph_index", graph_index, sbm.num_graphs)
+    query = sbm.query_membership[_nodes(sbm.query_ptr, graph_index), head]
+    key = sbm.key_membership[_nodes(sbm.key_ptr, graph_index), head]
     return Factors(
         *(to_numpy(value).astype(np.float64) for value in (query, key, sbm.affinity[head]))
     )
 
 
+@accepts_old_names
 def biadjacency_matrix(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     head: int | None = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     weights: Tensor | None = None,
 ) -> csr_array:
     """The edges of one head on one graph as a sparse matrix, as
     :func:`networkx.bipartite.biadjacency_matrix` would give it.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         head (int, optional): The head; :obj:`None` is the union of all heads. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
-        weights (Tensor, optional): A value for every edge of ``sampled``, of shape :obj:`[E]`, for
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
+        weights (Tensor, optional): A value for every edge of ``graph``, of shape :obj:`[E]`, for
             instance attention weights; added up where heads share an edge. (default: ones)
 
     Returns:
@@ -74,33 +77,33 @@ def biadjacency_matrix(
     """
     from scipy.sparse import csr_array
 
-    check_sampled(sampled)
-    check_index("graph", graph, sampled.num_graphs)
+    check_sampled(graph)
+    check_index("graph_index", graph_index, graph.num_graphs)
     if head is None:
-        return _union(sampled, graph, weights)
-    check_index("head", head, sampled.heads)
-    first, last = (int(node) for node in sampled.query_ptr[graph : graph + 2])
-    low, high = (int(node) for node in sampled.key_ptr[graph : graph + 2])
-    rowptr = to_numpy(sampled.rowptr[first * sampled.heads : last * sampled.heads + 1])
+        return _union(graph, graph_index, weights)
+    check_index("head", head, graph.heads)
+    first, last = (int(node) for node in graph.query_ptr[graph_index : graph_index + 2])
+    low, high = (int(node) for node in graph.key_ptr[graph_index : graph_index + 2])
+    rowptr = to_numpy(graph.rowptr[first * graph.heads : last * graph.heads + 1])
     start, stop = rowptr[0], rowptr[-1]
     vertex_degree = np.diff(rowptr)
-    indptr = np.concatenate([[0], np.cumsum(vertex_degree[head :: sampled.heads])])
+    indptr = np.concatenate([[0], np.cumsum(vertex_degree[head :: graph.heads])])
     chosen: slice | np.ndarray = slice(None)
-    if sampled.heads > 1:
-        mine = np.arange(vertex_degree.size) % sampled.heads == head
+    if graph.heads > 1:
+        mine = np.arange(vertex_degree.size) % graph.heads == head
         chosen = np.repeat(mine, vertex_degree)
-    indices = to_numpy(sampled.col[start:stop])[chosen] - np.int32(low)
+    indices = to_numpy(graph.col[start:stop])[chosen] - np.int32(low)
     data = np.ones(indices.size, dtype=np.int8)
     if weights is not None:
-        data = edge_values(sampled, "weights", weights)[start:stop][chosen]
+        data = edge_values(graph, "weights", weights)[start:stop][chosen]
     if indices.size < 2**31:
         indptr = indptr.astype(np.int32)
     return csr_array((data, indices, indptr), shape=(last - first, high - low))
 
 
-def _union(sampled: SampledGraph, graph: int, weights: Tensor | None) -> csr_array:
+def _union(graph: SampledGraph, graph_index: int, weights: Tensor | None) -> csr_array:
     """The union of all heads: ones, or the sum of the heads' values."""
-    parts = [biadjacency_matrix(sampled, head, graph, weights) for head in range(sampled.heads)]
+    parts = [biadjacency_matrix(graph, head, graph_index, weights) for head in range(graph.heads)]
     out = parts[0].astype(np.int32) if weights is None else parts[0]
     for part in parts[1:]:
         out = out + part
@@ -110,14 +113,43 @@ def _union(sampled: SampledGraph, graph: int, weights: Tensor | None) -> csr_arr
     return out
 
 
-def edge_values(sampled: SampledGraph, name: str, value: Tensor) -> np.ndarray:
-    """``value``, which must hold a number for every edge of ``sampled``, on the host."""
-    if not isinstance(value, Tensor) or value.shape != sampled.col.shape:
+def edge_values(graph: SampledGraph, name: str, value: Tensor) -> np.ndarray:
+    """``value``, which must hold a number for every edge of ``graph``, on the host."""
+    if not isinstance(value, Tensor) or value.shape != graph.col.shape:
         raise ValueError(
-            f"'{name}' must be a tensor with one entry for each of {sampled.num_edges} edges, "
+            f"'{name}' must be a tensor with one entry for each of {graph.num_edges} edges, "
             f"got {describe(value)}"
         )
-    return to_numpy(value)
+    if value.layout != torch.strided or value.is_complex():
+        raise ValueError(f"'{name}' must be a dense tensor of real numbers, got {describe(value)}")
+    out = to_numpy(value)
+    # Sums of heads or blocks would wrap in a type of few bits.
+    out = out if out.dtype.kind == "f" else out.astype(np.float64)
+    if not np.isfinite(out).all():
+        raise ValueError(f"'{name}' must hold finite numbers, got NaN or infinity")
+    return out
+
+
+def as_weights(name: str, weights: Any) -> np.ndarray:
+    """``weights`` as float64: finite numbers of at least 0, of any shape.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    expected = f"'{name}' must hold finite numbers >= 0"
+    if isinstance(weights, Tensor):
+        if weights.layout != torch.strided:
+            raise ValueError(f"{expected} in a dense tensor, got {describe(weights)}")
+        weights = to_numpy(weights)
+    array = np.asarray(weights)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{expected}, got values of type {array.dtype}")
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{expected}, got NaN or infinity")
+    if array.size and array.min() < 0:
+        raise ValueError(f"{expected}, got {array.min():g}")
+    return array
 
 
 def check_sbm(sbm: Any) -> None:
@@ -126,17 +158,17 @@ def check_sbm(sbm: Any) -> None:
         raise ValueError(f"'sbm' must be an SBM, got {describe(sbm)}")
 
 
-def check_sampled(sampled: Any) -> None:
-    """``sampled`` must be a SampledGraph."""
-    if not isinstance(sampled, SampledGraph):
-        raise ValueError(f"'sampled' must be a SampledGraph, got {describe(sampled)}")
+def check_sampled(graph: Any) -> None:
+    """``graph`` must be a SampledGraph."""
+    if not isinstance(graph, SampledGraph):
+        raise ValueError(f"'graph' must be a SampledGraph, got {describe(graph)}")
 
 
-def check_pair(sbm: Any, sampled: Any) -> None:
-    """``sampled`` must be a graph over the nodes and heads of ``sbm``."""
+def check_pair(sbm: Any, graph: Any) -> None:
+    """``graph`` must be a graph over the nodes and heads of ``sbm``."""
     check_sbm(sbm)
-    check_sampled(sampled)
-    sbm.check_graph(sampled)
+    check_sampled(graph)
+    sbm.nodes.check_same("graph", graph.nodes)
 
 
 def check_index(name: str, value: Any, size: int) -> None:
@@ -150,7 +182,7 @@ def check_square(matrix: csr_array) -> None:
     """The graph must be one of self-attention: as many queries as keys."""
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(
-            "'sampled' must be a graph of self-attention, with as many queries as keys, "
+            "'graph' must be a graph of self-attention, with as many queries as keys, "
             f"got {matrix.shape[0]} queries and {matrix.shape[1]} keys"
         )
 
@@ -163,5 +195,5 @@ def to_numpy(value: Tensor) -> np.ndarray:
     return value.numpy()
 
 
-def _nodes(ptr: Tensor, graph: int) -> slice:
-    return slice(int(ptr[graph]), int(ptr[graph + 1]))
+def _nodes(ptr: Tensor, graph_index: int) -> slice:
+    return slice(int(ptr[graph_index]), int(ptr[graph_index + 1]))

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from sbmgraph.checks import check_choice
-from sbmgraph.analysis.blocks import SIDES, assign_blocks, assortativity, mixing_matrix
+from sbmgraph.analysis._renamed import accepts_old_names
+from sbmgraph.analysis.blocks import SIDES, assign_blocks
+from sbmgraph.analysis.mass import assortativity, mixing_matrix
 from sbmgraph.analysis.select import (
+    as_weights,
     biadjacency_matrix,
     check_index,
     check_pair,
     check_sampled,
     check_square,
+    edge_values,
     to_numpy,
 )
+from sbmgraph.checks import check_choice
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
 
@@ -29,21 +33,22 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
+@accepts_old_names
 def degrees(
-    sampled: SampledGraph, head: int | None = 0, graph: int = 0
+    graph: SampledGraph, head: int | None = 0, graph_index: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """How many keys each query attends to [n] (its in-degree), and how many queries attend to each
     key [m] (its out-degree).
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         head (int, optional): The head; :obj:`None` is the union of all heads. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
 
     Raises:
         ValueError: If the head or the graph does not exist.
     """
-    return _degrees(biadjacency_matrix(sampled, head, graph))
+    return _degrees(biadjacency_matrix(graph, head, graph_index))
 
 
 def degree_distribution(degree: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +56,8 @@ def degree_distribution(degree: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(np.asarray(degree), return_counts=True)
 
 
-def reciprocity(sampled: SampledGraph, head: int | None = 0, graph: int = 0) -> float:
+@accepts_old_names
+def reciprocity(graph: SampledGraph, head: int | None = 0, graph_index: int = 0) -> float:
     """The fraction of edges j → i whose reverse i → j is there too, as
     :func:`networkx.overall_reciprocity`. Self edges, which are their own reverse, are left out of
     both counts. NaN where no other edge is left.
@@ -60,36 +66,38 @@ def reciprocity(sampled: SampledGraph, head: int | None = 0, graph: int = 0) -> 
         ValueError: If the head or the graph does not exist, or queries and keys are not the same
             tokens.
     """
-    matrix = biadjacency_matrix(sampled, head, graph)
+    matrix = biadjacency_matrix(graph, head, graph_index)
     check_square(matrix)
     return _reciprocity(matrix)
 
 
-def self_edges(sampled: SampledGraph, head: int | None = 0, graph: int = 0) -> np.ndarray:
+@accepts_old_names
+def self_edges(graph: SampledGraph, head: int | None = 0, graph_index: int = 0) -> np.ndarray:
     """Which tokens attend to themselves, boolean of shape :obj:`[n]`.
 
     Raises:
         ValueError: If the head or the graph does not exist, or queries and keys are not the same
             tokens.
     """
-    matrix = biadjacency_matrix(sampled, head, graph)
+    matrix = biadjacency_matrix(graph, head, graph_index)
     check_square(matrix)
     return matrix.diagonal() > 0
 
 
+@accepts_old_names
 def connected_components(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     head: int | None = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     connection: str = "weak",
     tied: bool | None = None,
 ) -> np.ndarray:
     """The connected component of every token.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         head (int, optional): The head; :obj:`None` is the union of all heads. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         connection (str, optional): :obj:`"weak"` or :obj:`"strong"`, as in networkx.
             (default: :obj:`"weak"`)
         tied (bool, optional): Whether query i and key i are the same token, as in self-attention.
@@ -104,7 +112,7 @@ def connected_components(
             number.
     """
     check_choice("connection", connection, ("weak", "strong"))
-    matrix = biadjacency_matrix(sampled, head, graph)
+    matrix = biadjacency_matrix(graph, head, graph_index)
     if tied is None:
         tied = matrix.shape[0] == matrix.shape[1]
     if tied:
@@ -120,43 +128,45 @@ def connected_components(
     return _components(bipartite.tocsr(), connection)
 
 
+@accepts_old_names
 def neighbours(
-    sampled: SampledGraph, node: int, head: int = 0, graph: int = 0, side: str = "query"
+    graph: SampledGraph, node: int, head: int = 0, graph_index: int = 0, side: str = "query"
 ) -> np.ndarray:
     """The tokens that a token shares an edge with, ascending.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         node (int): The token, numbered inside its graph.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         side (str, optional): With :obj:`"query"` the keys that ``node`` attends to, with
             :obj:`"key"` the queries that attend to ``node``. (default: :obj:`"query"`)
 
     Raises:
         ValueError: If the node, the head or the graph does not exist, or ``side`` is unknown.
     """
-    keys, _ = neighbour_weights(sampled, None, node, head, graph, side)
+    keys, _ = neighbour_weights(graph, None, node, head, graph_index, side)
     return keys
 
 
+@accepts_old_names
 def neighbour_weights(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     weights: Tensor | None,
     node: int,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     side: str = "query",
 ) -> tuple[np.ndarray, np.ndarray]:
     """:func:`neighbours` and what each edge weighs.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         weights (Tensor, optional): A value for every edge, of shape :obj:`[E]`, for instance the
             attention weights of ``edge_attention(…, return_weights=True)``. :obj:`None` is ones.
         node (int): The token, numbered inside its graph.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         side (str, optional): See :func:`neighbours`. (default: :obj:`"query"`)
 
     Raises:
@@ -164,28 +174,23 @@ def neighbour_weights(
             ``weights`` does not fit.
     """
     check_choice("side", side, SIDES)
-    check_sampled(sampled)
+    check_sampled(graph)
     if side == "key":
-        matrix = biadjacency_matrix(sampled, head, graph, weights)
+        matrix = biadjacency_matrix(graph, head, graph_index, weights)
         check_index("node", node, matrix.shape[1])
         position = np.flatnonzero(matrix.indices == node)
         query = np.searchsorted(matrix.indptr, position, side="right") - 1
         return query.astype(np.int64), matrix.data[position]
-    check_index("head", head, sampled.heads)
-    check_index("graph", graph, sampled.num_graphs)
-    first, last = (int(query) for query in sampled.query_ptr[graph : graph + 2])
+    check_index("head", head, graph.heads)
+    check_index("graph_index", graph_index, graph.num_graphs)
+    first, last = (int(query) for query in graph.query_ptr[graph_index : graph_index + 2])
     check_index("node", node, last - first)
-    vertex = (first + int(node)) * sampled.heads + head
-    start, stop = (int(edge) for edge in sampled.rowptr[vertex : vertex + 2])
-    keys = to_numpy(sampled.col[start:stop]).astype(np.int64) - int(sampled.key_ptr[graph])
+    vertex = (first + int(node)) * graph.heads + head
+    start, stop = (int(edge) for edge in graph.rowptr[vertex : vertex + 2])
+    keys = to_numpy(graph.col[start:stop]).astype(np.int64) - int(graph.key_ptr[graph_index])
     if weights is None:
         return keys, np.ones(keys.size)
-    if weights.shape != sampled.col.shape:
-        raise ValueError(
-            f"'weights' must hold one entry for each of {sampled.num_edges} edges, "
-            f"got shape {list(weights.shape)}"
-        )
-    return keys, to_numpy(weights[start:stop])
+    return keys, edge_values(graph, "weights", weights)[start:stop]
 
 
 class AttentionMass(NamedTuple):
@@ -203,22 +208,24 @@ class AttentionMass(NamedTuple):
     largest: np.ndarray
 
 
+@accepts_old_names
 def attention_mass(
-    sampled: SampledGraph, weights: Tensor, head: int = 0, graph: int = 0
+    graph: SampledGraph, weights: Tensor, head: int = 0, graph_index: int = 0
 ) -> AttentionMass:
     """Attention mass by key and by query; :func:`block_mass` with ``weights`` gives it by block.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         weights (Tensor): The attention weight of every edge, of shape :obj:`[E]`, as
             ``edge_attention(…, return_weights=True)`` returns them.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
 
     Raises:
         ValueError: If the head or the graph does not exist or ``weights`` does not fit.
     """
-    matrix = biadjacency_matrix(sampled, head, graph, weights).astype(np.float64)
+    matrix = biadjacency_matrix(graph, head, graph_index, weights).astype(np.float64)
+    as_weights("weights", matrix.data)
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     weight = matrix.data
     term = weight * np.log(np.where(weight > 0, weight, 1.0))
@@ -232,7 +239,8 @@ def attention_mass(
     return AttentionMass(matrix.sum(axis=0), effective, largest)
 
 
-def graph_statistics(sampled: SampledGraph, sbm: SBM | None = None) -> pd.DataFrame:
+@accepts_old_names
+def graph_statistics(graph: SampledGraph, sbm: SBM | None = None) -> pd.DataFrame:
     """One row of statistics for each graph and head.
 
     Columns: ``graph``, ``head``, ``num_queries``, ``num_keys``, ``num_edges``, ``density``;
@@ -243,30 +251,32 @@ def graph_statistics(sampled: SampledGraph, sbm: SBM | None = None) -> pd.DataFr
     ``block_assortativity``.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         sbm (SBM, optional): Their block models. (default: :obj:`None`)
 
     Raises:
-        ValueError: If ``sampled`` does not fit ``sbm``.
+        ValueError: If ``graph`` does not fit ``sbm``.
     """
     import pandas as pd
 
-    check_sampled(sampled)
+    check_sampled(graph)
     if sbm is not None:
-        check_pair(sbm, sampled)
+        check_pair(sbm, graph)
     rows = [
-        _statistics(sampled, sbm, head, graph)
-        for graph, head in np.ndindex(sampled.num_graphs, sampled.heads)
+        _statistics(graph, sbm, head, graph_index)
+        for graph_index, head in np.ndindex(graph.num_graphs, graph.heads)
     ]
     return pd.DataFrame(rows)
 
 
-def _statistics(sampled: SampledGraph, sbm: SBM | None, head: int, graph: int) -> dict[str, float]:
-    matrix = biadjacency_matrix(sampled, head, graph)
+def _statistics(
+    graph: SampledGraph, sbm: SBM | None, head: int, graph_index: int
+) -> dict[str, float]:
+    matrix = biadjacency_matrix(graph, head, graph_index)
     num_queries, num_keys = matrix.shape
     square = num_queries == num_keys
     out: dict[str, float] = {
-        "graph": graph,
+        "graph": graph_index,
         "head": head,
         "num_queries": num_queries,
         "num_keys": num_keys,
@@ -279,7 +289,7 @@ def _statistics(sampled: SampledGraph, sbm: SBM | None, head: int, graph: int) -
             out[f"{side}_degree_{name}"] = value
         plural = "queries" if side == "query" else "keys"
         out[f"isolated_{plural}"] = int(np.sum(degree == 0))
-    component = connected_components(sampled, head, graph)
+    component = connected_components(graph, head, graph_index)
     sizes = np.bincount(component)
     out["components"] = sizes.size
     out["largest_component"] = sizes[0] / component.size if component.size else float("nan")
@@ -288,7 +298,7 @@ def _statistics(sampled: SampledGraph, sbm: SBM | None, head: int, graph: int) -
         out["self_edges"] = float((matrix.diagonal() > 0).mean())
     out["reciprocity"] = _reciprocity(matrix) if square else float("nan")
     if sbm is not None:
-        blocks = assign_blocks(sbm, head, graph)
+        blocks = assign_blocks(sbm, head, graph_index)
         out["block_assortativity"] = assortativity(mixing_matrix(matrix, *blocks, sbm.num_clusters))
     return out
 

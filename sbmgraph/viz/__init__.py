@@ -12,6 +12,7 @@ from sbmgraph.viz.adjacency import (
     plot_sampled,
 )
 from sbmgraph.viz.blocks import plot_bipartite, plot_block_graph, plot_memberships
+from sbmgraph.viz.color import block_color
 from sbmgraph.viz.density import (
     plot_degrees,
     plot_density_by_head,
@@ -21,7 +22,6 @@ from sbmgraph.viz.density import (
     plot_reach,
 )
 from sbmgraph.viz.grid import plot_grid
-from sbmgraph.viz.style import block_color
 from sbmgraph.viz.tokens import plot_image_neighbours, plot_token_neighbours
 
 __all__ = [

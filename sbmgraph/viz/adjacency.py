@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from sbmgraph.checks import check_range
 from sbmgraph.analysis import (
     BinnedMatrix,
     BlockOrder,
@@ -17,13 +16,16 @@ from sbmgraph.analysis import (
     expected_matrix,
     sampled_matrix,
 )
+from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.select import check_pair
+from sbmgraph.analysis.strength import block_strength, describe_strength
+from sbmgraph.checks import check_positive_int, check_range
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
+from sbmgraph.viz.color import density_cmap
 from sbmgraph.viz.style import (
     add_colorbar,
     blank,
-    density_cmap,
     draw_block_bars,
     new_axes,
     new_grid,
@@ -35,11 +37,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@accepts_old_names
 def plot_sampled(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     sbm: SBM | None = None,
     head: int | None = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     by: str = "membership",
     max_size: int = 512,
     vmax: float | None = None,
@@ -53,11 +56,11 @@ def plot_sampled(
     ``max_size`` tokens a cell is the density of a rectangle of pairs, and the title says so.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         sbm (SBM, optional): Their block models. (default: tokens in natural order)
         head (int, optional): The head; without ``sbm`` :obj:`None` is the union of all heads.
             (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         by (str, optional): How tokens get their block, see
             :func:`sbmgraph.analysis.assign_blocks`. (default: :obj:`"membership"`)
         max_size (int, optional): The largest number of cells along a side. (default: :obj:`512`)
@@ -72,25 +75,27 @@ def plot_sampled(
     """
     order = None
     if sbm is not None:
-        check_pair(sbm, sampled)
-        order = block_order(sbm, head, graph, by)  # type: ignore[arg-type]
+        check_pair(sbm, graph)
+        order = block_order(sbm, head, graph_index, by)  # type: ignore[arg-type]
     matrix = sampled_matrix(
-        sampled,
-        head,
         graph,
+        head,
+        graph_index,
         None if order is None else order.query_order,
         None if order is None else order.key_order,
         max_size,
         weights,
     )
     label = "edge density" if weights is None else "mean weight of a pair"
-    return _draw(matrix, order, "sampled", label, vmax, colorbar, new_axes(ax))
+    note = "" if sbm is None else blocks_note(sbm, head, graph_index)  # type: ignore[arg-type]
+    return _draw(matrix, order, "sampled", label, vmax, colorbar, new_axes(ax), note)
 
 
+@accepts_old_names
 def plot_expected(
     sbm: SBM,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     by: str = "membership",
     max_size: int = 512,
     vmax: float | None = None,
@@ -103,7 +108,7 @@ def plot_expected(
     Args:
         sbm (SBM): The block models.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         by (str, optional): See :func:`plot_sampled`. (default: :obj:`"membership"`)
         max_size (int, optional): See :func:`plot_sampled`. (default: :obj:`512`)
         vmax (float, optional): See :func:`plot_sampled`. (default: the largest)
@@ -114,18 +119,20 @@ def plot_expected(
     Raises:
         ValueError: If the head or the graph does not exist or an argument does not fit.
     """
-    order = block_order(sbm, head, graph, by)
+    order = block_order(sbm, head, graph_index, by)
     matrix = expected_matrix(
-        sbm, head, graph, order.query_order, order.key_order, max_size, exploration
+        sbm, head, graph_index, order.query_order, order.key_order, max_size, exploration
     )
-    return _draw(matrix, order, "expected", "edge probability", vmax, colorbar, new_axes(ax))
+    note = blocks_note(sbm, head, graph_index)
+    return _draw(matrix, order, "expected", "edge probability", vmax, colorbar, new_axes(ax), note)
 
 
+@accepts_old_names
 def plot_expected_and_sampled(
     sbm: SBM,
-    sampled: SampledGraph,
+    graph: SampledGraph,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     by: str = "membership",
     max_size: int = 512,
     exploration: float = 0.0,
@@ -137,12 +144,12 @@ def plot_expected_and_sampled(
 
     Args:
         sbm (SBM): The block models.
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         by (str, optional): See :func:`plot_sampled`. (default: :obj:`"membership"`)
         max_size (int, optional): See :func:`plot_sampled`. (default: :obj:`512`)
-        exploration (float, optional): The :math:`\\delta` that ``sampled`` was drawn with.
+        exploration (float, optional): The :math:`\\delta` that ``graph`` was drawn with.
             (default: :obj:`0.0`)
         ax (array of matplotlib.axes.Axes, optional): Two Axes. (default: a new figure)
 
@@ -152,17 +159,18 @@ def plot_expected_and_sampled(
     Raises:
         ValueError: If the head or the graph does not exist or an argument does not fit.
     """
-    check_pair(sbm, sampled)
-    order = block_order(sbm, head, graph, by)
+    check_pair(sbm, graph)
+    order = block_order(sbm, head, graph_index, by)
     orders = (order.query_order, order.key_order)
-    expected = expected_matrix(sbm, head, graph, *orders, max_size, exploration)
-    drawn = sampled_matrix(sampled, head, graph, *orders, max_size=max_size)
+    expected = expected_matrix(sbm, head, graph_index, *orders, max_size, exploration)
+    drawn = sampled_matrix(graph, head, graph_index, *orders, max_size=max_size)
     axes = new_grid(ax, 1, 2, cell=(4.4, 4.0)).ravel()
     vmax = float(expected.values.max(initial=0.0)) or 1.0
     if drawn.binned:
         vmax = max(vmax, float(np.quantile(drawn.values, 0.999)))
-    _draw(expected, order, "expected", "", vmax, False, axes[0])
-    _draw(drawn, order, "sampled", "", vmax, False, axes[1])
+    note = blocks_note(sbm, head, graph_index)
+    _draw(expected, order, "expected", "", vmax, False, axes[0], note)
+    _draw(drawn, order, "sampled", "", vmax, False, axes[1], note)
     axes[1].set_ylabel("")
     if axes[1].images:
         extend = "neither" if drawn.binned else "max"
@@ -171,11 +179,12 @@ def plot_expected_and_sampled(
     return axes
 
 
+@accepts_old_names
 def plot_block_mass(
     sbm: SBM,
-    sampled: SampledGraph | None = None,
+    graph: SampledGraph | None = None,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     max_blocks: int = 32,
     weights: Tensor | None = None,
     exploration: float = 0.0,
@@ -186,26 +195,27 @@ def plot_block_mass(
 
     Args:
         sbm (SBM): The block models.
-        sampled (SampledGraph, optional): The sampled graphs. (default: the expectation)
+        graph (SampledGraph, optional): The sampled graphs. (default: the expectation)
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         max_blocks (int, optional): How many blocks to show. (default: :obj:`32`)
         weights (Tensor, optional): What every edge counts, of shape :obj:`[E]`. (default: one)
-        exploration (float, optional): The :math:`\\delta` that ``sampled`` was drawn with.
+        exploration (float, optional): The :math:`\\delta` that ``graph`` was drawn with.
             (default: :obj:`0.0`)
         ax (matplotlib.axes.Axes, optional): Where to draw. (default: a new figure)
 
     Raises:
         ValueError: If the head or the graph does not exist or an argument does not fit.
     """
-    mass = block_mass(sbm, sampled, head, graph, weights=weights, exploration=exploration)
-    shown = np.argsort(-block_share(sbm, head, graph), kind="stable")[:max_blocks]
+    check_positive_int("max_blocks", max_blocks)
+    mass = block_mass(sbm, graph, head, graph_index, weights=weights, exploration=exploration)
+    shown = np.argsort(-block_share(sbm, head, graph_index), kind="stable")[:max_blocks]
     part = mass[np.ix_(shown, shown)]
     total = mass.sum()
-    note = ""
+    note = blocks_note(sbm, head, graph_index)
     if len(shown) < len(mass):
         covered = part.sum() / total if total > 0 else 0.0
-        note = f"{len(shown)} of {len(mass)} blocks, {percent(covered)} of the mass"
+        note += f"\n{len(shown)} of {len(mass)} blocks, {percent(covered)} of the mass"
     ax = new_axes(ax, (4.6, 4.0))
     image = ax.imshow(part, cmap=density_cmap(), vmin=0)
     positions = np.arange(len(shown))
@@ -214,10 +224,15 @@ def plot_block_mass(
     ax.set_yticks(positions[::step], [str(block) for block in shown[::step]], fontsize=7)
     ax.set(xlabel="key block", ylabel="query block")
     add_colorbar(image, ax, "edges" if weights is None else "attention mass")
-    kind = "expected" if sampled is None else "sampled"
+    kind = "expected" if graph is None else "sampled"
     unit = "edges" if weights is None else "attention"
     set_title(ax, f"{kind}, {total:,.0f} {unit}", note)
     return ax
+
+
+def blocks_note(sbm: SBM, head: int, graph_index: int) -> str:
+    """How much block structure a picture of blocks shows."""
+    return describe_strength(float(block_strength(sbm)[graph_index, head]))
 
 
 def _draw(
@@ -228,6 +243,7 @@ def _draw(
     vmax: float | None,
     colorbar: bool,
     ax: Axes,
+    note: str = "",
 ) -> Axes:
     num_queries, num_keys = int(matrix.query_edges[-1]), int(matrix.key_edges[-1])
     if matrix.values.size == 0:
@@ -250,7 +266,8 @@ def _draw(
     if colorbar:
         add_colorbar(image, ax, label, shrink=0.85)
     width = np.diff(matrix.query_edges).max(), np.diff(matrix.key_edges).max()
-    note = f"cells: means over {width[0]}×{width[1]} pairs" if matrix.binned else ""
+    if matrix.binned:
+        note = "\n".join(filter(None, [note, f"cells: means over {width[0]}×{width[1]} pairs"]))
     density = _weighted_mean(matrix)
     set_title(ax, f"{kind}, density {percent(density)}", note, pad=15 if order is not None else 6)
     return ax

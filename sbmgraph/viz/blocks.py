@@ -6,24 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbmgraph.checks import check_choice, check_positive_int
 from sbmgraph.analysis import block_order, block_share, memberships
+from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.blocks import SIDES
 from sbmgraph.analysis.matrix import bin_edges, bin_matrix, bin_means
 from sbmgraph.analysis.select import biadjacency_matrix, check_pair
+from sbmgraph.analysis.strength import describe_strength
+from sbmgraph.checks import check_choice, check_positive_int
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
+from sbmgraph.viz.adjacency import blocks_note
+from sbmgraph.viz.color import block_color, ink_on
 from sbmgraph.viz.style import (
     FAINT,
     INK,
     MEMBERSHIP_CMAP,
     add_colorbar,
     blank,
-    block_color,
     new_axes,
     percent,
     set_title,
 )
+from sbmgraph.viz.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +36,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@accepts_old_names
 def plot_memberships(
     sbm: SBM,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     side: str = "query",
     tokens: Sequence[Any] | None = None,
     sort: bool = False,
@@ -49,7 +54,7 @@ def plot_memberships(
     Args:
         sbm (SBM): The block models.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         side (str, optional): :obj:`"query"` or :obj:`"key"` memberships.
             (default: :obj:`"query"`)
         tokens (sequence, optional): What stands at each position, written below up to 64 tokens.
@@ -65,7 +70,8 @@ def plot_memberships(
     """
     check_choice("side", side, SIDES)
     check_positive_int("max_blocks", max_blocks)
-    member = memberships(sbm, head, graph)[SIDES.index(side)]
+    check_positive_int("max_tokens", max_tokens)
+    member = memberships(sbm, head, graph_index)[SIDES.index(side)]
     if tokens is not None and len(tokens) != len(member):
         raise ValueError(f"'tokens' must hold {len(member)} tokens, got {len(tokens)}")
     ax = new_axes(ax, (7.0, 3.2))
@@ -73,8 +79,8 @@ def plot_memberships(
         return blank(ax, f"{side} memberships", "no tokens")
     order = np.arange(len(member))
     if sort:
-        order = getattr(block_order(sbm, head, graph), f"{side}_order")
-    shown = np.argsort(-block_share(sbm, head, graph), kind="stable")[:max_blocks]
+        order = getattr(block_order(sbm, head, graph_index), f"{side}_order")
+    shown = np.argsort(-block_share(sbm, head, graph_index), kind="stable")[:max_blocks]
     edges = bin_edges(len(member), max_tokens)
     values = bin_means(member, "order", order, edges)[:, shown].T
     binned = len(edges) - 1 < len(member)
@@ -87,15 +93,17 @@ def plot_memberships(
     step = -(-len(shown) // 16)
     ax.set_yticks(np.arange(len(shown))[::step] + 0.5, shown[::step].tolist(), fontsize=7)
     for label, block in zip(ax.get_yticklabels(), shown[::step].tolist(), strict=True):
-        label.set(color=block_color(block), weight="bold")
+        color = block_color(block)
+        label.set(color=ink_on(color), weight="bold")
+        label.set_bbox({"facecolor": color, "edgecolor": "none", "pad": 1.4})
     if tokens is not None and len(tokens) <= 64:
-        names = [str(tokens[index]) for index in order.tolist()]
+        names = [plain(tokens[index]) for index in order.tolist()]
         ax.set_xticks(np.arange(len(tokens)) + 0.5, names, rotation=90, fontsize=7)
     else:
         ax.tick_params(axis="x", labelsize=7)
     ax.set(xlabel=f"{side}, sorted by block" if sort else side, ylabel="block")
     add_colorbar(image, ax, "membership")
-    notes = []
+    notes = [blocks_note(sbm, head, graph_index)]
     if len(shown) < sbm.num_clusters:
         notes.append(f"{len(shown)} of {sbm.num_clusters} blocks")
     if binned:
@@ -126,6 +134,7 @@ def plot_block_graph(
     if not isinstance(graph, nx.DiGraph) or len(share) != graph.number_of_nodes():
         raise ValueError("'graph' must be a block graph, as sbmgraph.analysis.block_graph returns")
     check_positive_int("max_blocks", max_blocks)
+    check_positive_int("max_edges", max_edges)
     ax = new_axes(ax, (4.8, 4.8))
     total = sum(weight for *_, weight in graph.edges(data="weight"))
     title = f"blocks, {total:,.0f} edges"
@@ -153,13 +162,15 @@ def plot_block_graph(
     for block in blocks:
         ax.annotate(
             str(block), tuple(position[block]), ha="center", va="center_baseline", fontsize=7,
-            color="white", weight="bold", zorder=5,
+            color=ink_on(block_color(block)), weight="bold", zorder=5,
         )  # fmt: skip
     ax.set_axis_off()
     ax.margins(0.14)
     ax.set_aspect("equal")
     drawn = sum(weight for *_, weight in arrows)
     note = "arrows run from key block to query block"
+    if "strength" in graph.graph:
+        note = f"{describe_strength(graph.graph['strength'])}\n{note}"
     if drawn < total * (1 - 1e-9):
         note += (
             f"\n{len(blocks)} of {graph.number_of_nodes()} blocks and {len(arrows)} arrows, "
@@ -169,11 +180,12 @@ def plot_block_graph(
     return ax
 
 
+@accepts_old_names
 def plot_bipartite(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     sbm: SBM | None = None,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     by: str = "membership",
     tokens: Sequence[Any] | None = None,
     max_nodes: int = 64,
@@ -187,10 +199,10 @@ def plot_bipartite(
     density between two groups.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         sbm (SBM, optional): Their block models. (default: tokens in natural order, one colour)
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         by (str, optional): How tokens get their block, see
             :func:`sbmgraph.analysis.assign_blocks`. (default: :obj:`"membership"`)
         tokens (sequence, optional): What stands at each position, written beside the nodes where
@@ -208,14 +220,15 @@ def plot_bipartite(
     from matplotlib.colors import to_rgba
 
     check_positive_int("max_nodes", max_nodes)
+    check_positive_int("max_edges", max_edges)
     if sbm is not None:
-        check_pair(sbm, sampled)
-    matrix = biadjacency_matrix(sampled, head, graph)
+        check_pair(sbm, graph)
+    matrix = biadjacency_matrix(graph, head, graph_index)
     ax = new_axes(ax, (4.2, 5.6))
     title = f"sampled, {matrix.nnz:,} edges"
     if 0 in matrix.shape:
         return blank(ax, title, "no tokens")
-    sides = _sides(matrix.shape, sbm, head, graph, by, max_nodes)
+    sides = _sides(matrix.shape, sbm, head, graph_index, by, max_nodes)
     (query_order, query_edges, query_block), (key_order, key_edges, key_block) = sides
     groups = bin_matrix(matrix, query_edges, key_edges, query_order, key_order)
     row, col = np.nonzero(groups.values)
@@ -259,9 +272,9 @@ def plot_bipartite(
     ax.text(0, -0.03, "keys", ha="center", fontsize=8, color=INK)
     ax.text(1, -0.03, "queries", ha="center", fontsize=8, color=INK)
     ax.set_axis_off()
-    note = ""
+    note = "" if sbm is None else blocks_note(sbm, head, graph_index)
     if groups.binned:
-        note = (
+        note += "\n" * bool(note) + (
             f"{matrix.shape[1]:,} keys in {len(key_edges) - 1} groups, "
             f"{matrix.shape[0]:,} queries in {len(query_edges) - 1}"
         )
@@ -272,13 +285,13 @@ def plot_bipartite(
 
 
 def _sides(
-    shape: tuple[int, int], sbm: SBM | None, head: int, graph: int, by: str, max_nodes: int
+    shape: tuple[int, int], sbm: SBM | None, head: int, graph_index: int, by: str, max_nodes: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """For queries and keys: the order, where groups start, and the block of each group."""
     if sbm is None:
         edges = [bin_edges(size, max_nodes) for size in shape]
         return [(np.arange(e[-1]), e, np.zeros(len(e) - 1, dtype=int)) for e in edges]
-    order = block_order(sbm, head, graph, by)
+    order = block_order(sbm, head, graph_index, by)
     out = []
     for size, tokens, sizes in zip(
         shape,
@@ -302,10 +315,12 @@ def _write_tokens(
     ax: Axes, tokens: Sequence[Any], order: np.ndarray, heights: np.ndarray, x: int, kind: str
 ) -> None:
     if len(tokens) != len(order):
-        raise ValueError(f"'tokens' must hold one token for each {kind}, {len(order)}")
+        raise ValueError(
+            f"'tokens' must hold one token for each {kind}, {len(order)}, got {len(tokens)}"
+        )
     side, shift = ("right", -0.04) if x == 0 else ("left", 0.04)
     for index, height in zip(order.tolist(), heights, strict=True):
         ax.text(
-            x + shift, height, str(tokens[index]), ha=side, va="center_baseline", color=FAINT,
+            x + shift, height, plain(tokens[index]), ha=side, va="center_baseline", color=FAINT,
             fontsize=float(np.clip(300 / len(order), 4, 8)),
         )  # fmt: skip

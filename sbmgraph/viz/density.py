@@ -6,23 +6,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sbmgraph.checks import check_choice, check_positive_int
 from sbmgraph.analysis import degrees, expected_degrees
+from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.matrix import bin_edges, bin_means
 from sbmgraph.analysis.select import check_pair
+from sbmgraph.analysis.tables import check_table
+from sbmgraph.checks import check_choice, check_positive_int
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
+from sbmgraph.viz.color import density_cmap
 from sbmgraph.viz.style import (
     EXPECTED_COLOR,
     INK,
     SAMPLED_COLOR,
     add_colorbar,
     blank,
-    density_cmap,
     despine,
     new_axes,
     set_title,
 )
+from sbmgraph.viz.text import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +45,7 @@ def plot_density_by_head(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: If ``table`` lacks a column.
     """
-    _check_table(table, TABLE)
+    check_table(table, TABLE)
     heads = list(table.groupby(["layer", "head"], sort=False))
     ax = new_axes(ax, (max(3.2, 0.5 * len(heads) + 1.5), 3.2))
     if not heads:
@@ -62,7 +65,7 @@ def plot_density_by_head(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.scatter(
         positions, means["sampled"], s=34, zorder=3, color=SAMPLED_COLOR, label="sampled, mean"
     )
-    _label_heads(ax, [(str(layer), int(head)) for (layer, head), _ in heads])
+    _label_heads(ax, [(plain(layer), int(head)) for (layer, head), _ in heads])
     _density_axis(ax)
     ax.legend(fontsize=7, frameon=False, loc="best")
     num_graphs = table["graph"].nunique()
@@ -85,7 +88,7 @@ def plot_density_by_input(
     Raises:
         ValueError: If ``table`` lacks a column.
     """
-    _check_table(table, (*TABLE, value))
+    check_table(table, (*TABLE, value))
     check_positive_int("max_inputs", max_inputs)
     if table.empty:
         return blank(new_axes(ax), "density by input", "no recorded graphs")
@@ -99,11 +102,11 @@ def plot_density_by_input(
         values, cmap=density_cmap(), vmin=0, aspect="auto", interpolation="nearest",
         extent=(-0.5, wide.shape[1] - 0.5, len(wide) - 0.5, -0.5),
     )  # fmt: skip
-    ax.set_yticks(np.arange(len(wide)), [f"{layer} · {head}" for layer, head in wide.index])
+    ax.set_yticks(np.arange(len(wide)), [plain(f"{layer} · {head}") for layer, head in wide.index])
     ax.tick_params(labelsize=7)
     ax.locator_params(axis="x", integer=True)
     ax.set(xlabel="input", ylabel="layer · head")
-    add_colorbar(image, ax, f"{value} density")
+    add_colorbar(image, ax, plain(f"{value} density"))
     note = ""
     if len(edges) - 1 < wide.shape[1]:
         note = f"columns are means over {np.diff(edges).max()} inputs"
@@ -126,7 +129,8 @@ def plot_density_by_length(
     Raises:
         ValueError: If ``table`` lacks a column.
     """
-    _check_table(table, (*TABLE, "num_keys", value))
+    check_table(table, (*TABLE, "num_keys", value))
+    check_positive_int("max_points", max_points)
     ax = new_axes(ax, (5.0, 3.4))
     if table.empty:
         return blank(ax, "density against length", "no recorded graphs")
@@ -138,7 +142,7 @@ def plot_density_by_length(
         if binned:
             points = bin_means(points, "order", None, bin_edges(len(points), 40))
         ax.plot(
-            points[:, 0], points[:, 1], color=color, label=f"{layer} · {head}", marker="o",
+            points[:, 0], points[:, 1], color=color, label=plain(f"{layer} · {head}"), marker="o",
             ms=3.5, alpha=0.7, lw=1.0 if binned else 0,
         )  # fmt: skip
     ax.set_xlabel("length (tokens)")
@@ -164,7 +168,7 @@ def plot_density_history(
     Raises:
         ValueError: If ``history`` lacks a column.
     """
-    _check_table(history, ("step", value), "history")
+    check_table(history, ("step", value), "history")
     ax = new_axes(ax, (5.4, 3.2))
     if history.empty:
         return blank(ax, "density over training", "no steps")
@@ -172,7 +176,7 @@ def plot_density_history(
     groups = list(history.groupby(by, sort=False)) if by else [((), history)]
     for (key, part), color in zip(groups, _series_colors(len(groups)), strict=True):
         part = part.sort_values("step")
-        label = " · ".join(str(piece) for piece in key)
+        label = plain(" · ".join(str(piece) for piece in key))
         marker = "o" if len(part) < 3 else None
         ax.plot(part["step"], part[value], lw=1.4, color=color, label=label, marker=marker)
     ax.set_xlabel("step")
@@ -183,11 +187,12 @@ def plot_density_history(
     return ax
 
 
+@accepts_old_names
 def plot_degrees(
-    sampled: SampledGraph,
+    graph: SampledGraph,
     sbm: SBM | None = None,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     side: str = "query",
     bins: int = 40,
     ax: Axes | None = None,
@@ -196,10 +201,10 @@ def plot_degrees(
     expected degrees as an outline.
 
     Args:
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         sbm (SBM, optional): Their block models. (default: :obj:`None`)
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         side (str, optional): :obj:`"query"` (keys attended to) or :obj:`"key"` (queries attending).
             (default: :obj:`"query"`)
         bins (int, optional): The number of bins. (default: :obj:`40`)
@@ -211,7 +216,7 @@ def plot_degrees(
     check_choice("side", side, ("query", "key"))
     check_positive_int("bins", bins)
     index = 0 if side == "query" else 1
-    degree = degrees(sampled, head, graph)[index]
+    degree = degrees(graph, head, graph_index)[index]
     ax = new_axes(ax, (4.6, 3.0))
     title = f"{side} degrees"
     if not degree.size:
@@ -221,8 +226,8 @@ def plot_degrees(
     edges = np.arange(0, highest + width + 1, width) - 0.5
     ax.hist(degree, edges.tolist(), color=SAMPLED_COLOR, alpha=0.65, label="sampled")
     if sbm is not None:
-        check_pair(sbm, sampled)
-        expected = expected_degrees(sbm, head, graph)[index]
+        check_pair(sbm, graph)
+        expected = expected_degrees(sbm, head, graph_index)[index]
         last = max(float(expected.max()), edges[-1])
         edges = np.arange(edges[0], last + width, width)
         ax.hist(
@@ -274,13 +279,6 @@ def plot_reach(counts: np.ndarray, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _check_table(table: pd.DataFrame, columns: tuple[str, ...], name: str = "table") -> None:
-    found = list(getattr(table, "columns", ()))
-    missing = [column for column in columns if column not in found]
-    if missing:
-        raise ValueError(f"'{name}' must be a DataFrame with columns {missing}, got {found}")
-
-
 def _density_axis(ax: Axes) -> None:
     ax.set_ylabel("density (share of all pairs)")
     ax.set_ylim(bottom=0)
@@ -324,5 +322,11 @@ def _legend(ax: Axes, number: int) -> None:
         )  # fmt: skip
         return
     ax.legend(
-        title="layer · head", fontsize=7, title_fontsize=7, frameon=False, ncols=1 + number // 9
+        title="layer · head",
+        fontsize=7,
+        title_fontsize=7,
+        frameon=False,
+        ncols=1 + number // 9,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
     )

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sbmgraph.analysis._renamed import accepts_old_names
+from sbmgraph.analysis.runs import recorded_samples
 from sbmgraph.checks import check_positive_int
-from sbmgraph.analysis.density import LayerSample, check_runs
+from sbmgraph.record import LayerSample
 from sbmgraph.viz.adjacency import plot_sampled
 from sbmgraph.viz.style import blank, new_grid, set_title
+from sbmgraph.viz.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,10 +21,11 @@ if TYPE_CHECKING:
 Plot = Callable[..., object]
 
 
+@accepts_old_names
 def plot_grid(
     runs: Iterable[LayerSample],
     plot: Plot | None = None,
-    graph: int = 0,
+    graph_index: int = 0,
     max_layers: int = 8,
     max_heads: int = 8,
     cell: tuple[float, float] = (2.4, 2.5),
@@ -34,7 +38,7 @@ def plot_grid(
         runs (iterable of LayerSample): What :func:`sbmgraph.record` recorded.
         plot (callable, optional): Called as ``plot(run, head, graph, ax)``.
             (default: the sampled matrix sorted by block)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         max_layers (int, optional): How many layers to show, the first. (default: :obj:`8`)
         max_heads (int, optional): How many heads to show, the first. (default: :obj:`8`)
         cell (tuple, optional): Width and height of a picture in inches.
@@ -49,7 +53,7 @@ def plot_grid(
     check_positive_int("max_layers", max_layers)
     check_positive_int("max_heads", max_heads)
     first: dict[str, LayerSample] = {}
-    for run in check_runs(runs):
+    for run in recorded_samples(runs):
         first.setdefault(run.name, run)
     layers = list(first.values())
     heads = max(run.sbm.heads for run in layers)
@@ -59,7 +63,7 @@ def plot_grid(
     plot = plot or _plot_sampled_cell
     for row, run in enumerate(shown):
         for head in range(columns):
-            _plot_cell(plot, run, head, graph, axes[row, head], row == len(shown) - 1)
+            _plot_cell(plot, run, head, graph_index, axes[row, head], row == len(shown) - 1)
     if len(shown) < len(layers) or columns < heads:
         axes[0, 0].figure.suptitle(
             f"the first {len(shown)} of {len(layers)} layers and {columns} of {heads} heads",
@@ -68,18 +72,20 @@ def plot_grid(
     return axes
 
 
-def _plot_cell(plot: Plot, run: LayerSample, head: int, graph: int, ax: Axes, last: bool) -> None:
+def _plot_cell(
+    plot: Plot, run: LayerSample, head: int, graph_index: int, ax: Axes, last: bool
+) -> None:
     if head >= run.sbm.heads:
         blank(ax, "", "no such head")
         return
-    plot(run, head, graph, ax)
+    plot(run, head, graph_index, ax)
     set_title(ax, f"head {head}, {ax.get_title(loc='left')}", pad=15)
-    ax.set_ylabel("" if head > 0 else f"{run.name}\n{ax.get_ylabel()}")
+    ax.set_ylabel("" if head > 0 else f"{plain(run.name)}\n{ax.get_ylabel()}")
     if not last:
         ax.set_xlabel("")
 
 
-def _plot_sampled_cell(run: LayerSample, head: int, graph: int, ax: Axes) -> None:
-    plot_sampled(run.graph, run.sbm, head, graph, max_size=160, colorbar=False, ax=ax)
+def _plot_sampled_cell(run: LayerSample, head: int, graph_index: int, ax: Axes) -> None:
+    plot_sampled(run.graph, run.sbm, head, graph_index, max_size=160, colorbar=False, ax=ax)
     title = ax.get_title(loc="left").replace("sampled, ", "").replace("cells: ", "")
     set_title(ax, title, pad=15)

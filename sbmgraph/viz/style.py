@@ -1,16 +1,16 @@
-"""What all pictures share: Axes without pyplot, colours of blocks, titles, the empty picture."""
+"""What all pictures share: Axes without pyplot, brackets of blocks, titles, the empty picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbmgraph.viz.color import block_color, ink_on
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
@@ -18,59 +18,7 @@ MEMBERSHIP_CMAP = "viridis"
 EXPECTED_COLOR = "#3b6fb6"
 SAMPLED_COLOR = "#d1495b"
 INK = "#333333"
-FAINT = "#8a8a8a"
-
-GOLDEN_ANGLE = np.pi * (3 - 5**0.5)
-
-
-def block_color(block: int) -> str:
-    """The colour of a block, the same in every picture: equal steps of hue by the golden angle at
-    alternating lightness, in OKLCH, as ``"#rrggbb"``.
-
-    Raises:
-        ValueError: If ``block`` is negative.
-    """
-    if block < 0:
-        raise ValueError(f"'block' must be at least 0, got {block}")
-    lightness = (0.62, 0.76, 0.5)[block % 3]
-    red, green, blue = oklch_to_rgb(lightness, 0.14, 0.45 + block * GOLDEN_ANGLE)
-    return f"#{red:02x}{green:02x}{blue:02x}"
-
-
-def oklch_to_rgb(lightness: float, chroma: float, hue: float) -> tuple[int, int, int]:
-    """An OKLCH colour (Ottosson's perceptual space, hue in radians) in sRGB, clipped to 0–255."""
-    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
-    to_cones = np.array(
-        [
-            [1.0, 0.3963377774, 0.2158037573],
-            [1.0, -0.1055613458, -0.0638541728],
-            [1.0, -0.0894841775, -1.2914855480],
-        ]
-    )
-    to_linear = np.array(
-        [
-            [4.0767416621, -3.3077115913, 0.2309699292],
-            [-1.2684380046, 2.6097574011, -0.3413193965],
-            [-0.0041960863, -0.7034186147, 1.7076147010],
-        ]
-    )
-    linear = np.clip(to_linear @ (to_cones @ np.array([lightness, a, b])) ** 3, 0, 1)
-    gamma = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
-    red, green, blue = np.round(255 * gamma).astype(int).tolist()
-    return red, green, blue
-
-
-@cache
-def density_cmap() -> Colormap:
-    """White where there is nothing, down to dark indigo in equal steps of perceived lightness."""
-    from matplotlib.colors import ListedColormap
-
-    steps = np.linspace(0, 1, 256)
-    colors = [
-        oklch_to_rgb(1 - 0.78 * t, 0.13 * min(3 * t, 1.0, 2.4 - 1.9 * t), 3.9 + 1.1 * t)
-        for t in steps
-    ]
-    return ListedColormap(np.array(colors) / 255, name="density")
+FAINT = "#6b6b6b"
 
 
 def new_axes(ax: Axes | None, figsize: tuple[float, float] = (5.0, 4.0)) -> Axes:
@@ -178,6 +126,6 @@ def draw_block_bars(
             ax.text(
                 centre if top else 1, 1 if top else centre, str(block), transform=transform,
                 ha="center", va="center_baseline" if top else "center", fontsize=6,
-                color="white", weight="bold", rotation=0 if top else 270,
+                color=ink_on(block_color(block)), weight="bold", rotation=0 if top else 270,
             )  # fmt: skip
         start += size

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from sbmgraph.checks import check_positive_int
 from sbmgraph.analysis import biadjacency_matrix, neighbour_weights
+from sbmgraph.analysis._renamed import accepts_old_names
+from sbmgraph.analysis.select import as_weights
+from sbmgraph.checks import check_positive_int
 from sbmgraph.graph import SampledGraph
 from sbmgraph.viz.style import INK, SAMPLED_COLOR, blank, new_axes, percent, set_title
+from sbmgraph.viz.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,12 +22,13 @@ if TYPE_CHECKING:
 QUERY_COLOR = "#00a0b0"
 
 
+@accepts_old_names
 def plot_token_neighbours(
     tokens: Sequence[Any],
-    sampled: SampledGraph,
+    graph: SampledGraph,
     node: int,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     side: str = "query",
     weights: Tensor | None = None,
     columns: int = 88,
@@ -37,10 +41,10 @@ def plot_token_neighbours(
 
     Args:
         tokens (sequence): What stands at each position.
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         node (int): The token whose neighbours to mark; it is framed.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         side (str, optional): With :obj:`"query"` marks the keys that ``node`` attends to, with
             :obj:`"key"` the queries that attend to it. (default: :obj:`"query"`)
         weights (Tensor, optional): A value for every edge that sets how strongly a neighbour is
@@ -53,21 +57,23 @@ def plot_token_neighbours(
         ValueError: If the token, the head or the graph does not exist or an argument does not fit.
     """
     check_positive_int("columns", columns)
-    strength, title = _strength(sampled, node, head, graph, side, weights)
+    check_positive_int("max_tokens", max_tokens)
+    strength, title = _strength(graph, node, head, graph_index, side, weights)
     other = len(strength)
     if len(tokens) < other or len(tokens) <= node:
         raise ValueError(f"'tokens' must hold {max(other, node + 1)} tokens, got {len(tokens)}")
     if len(tokens) > max_tokens:
         return _token_cells(strength, len(tokens), node, title, new_axes(ax, (6.0, 4.0)))
-    texts = [str(token).replace("\n", "⏎") for token in tokens]
-    places = _wrap([len(text) for text in texts], columns)
+    texts = [plain(token) for token in tokens]
+    lengths = [len(str(token)) for token in tokens]
+    places = _wrap(lengths, columns)
     lines = places[-1][1] + 1 if places else 1
     ax = new_axes(ax, (0.085 * columns + 0.4, 0.2 * lines + 0.7))
     from matplotlib.patches import Rectangle
 
     for index, (text, (x, y)) in enumerate(zip(texts, places, strict=True)):
         marked = float(strength[index]) if index < other else 0.0
-        width = max(len(text), 1)
+        width = max(lengths[index], 1)
         if marked > 0 or index == node:
             box = Rectangle(
                 (x - 0.3, y - 0.45), width + 0.6, 0.9,
@@ -88,12 +94,13 @@ def plot_token_neighbours(
     return ax
 
 
+@accepts_old_names
 def plot_image_neighbours(
     image: np.ndarray | Tensor,
-    sampled: SampledGraph,
+    graph: SampledGraph,
     node: int,
     head: int = 0,
-    graph: int = 0,
+    graph_index: int = 0,
     side: str = "query",
     weights: Tensor | None = None,
     ax: Axes | None = None,
@@ -103,10 +110,10 @@ def plot_image_neighbours(
     Args:
         image (array or Tensor): Grey or colour, of shape :obj:`[height, width]` or
             :obj:`[height, width, 3]`; the tokens are its pixels row by row.
-        sampled (SampledGraph): The sampled graphs.
+        graph (SampledGraph): The sampled graphs.
         node (int): The pixel, row · width + column; it is framed.
         head (int, optional): The head. (default: :obj:`0`)
-        graph (int, optional): The graph of the batch. (default: :obj:`0`)
+        graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
         side (str, optional): See :func:`plot_token_neighbours`. (default: :obj:`"query"`)
         weights (Tensor, optional): See :func:`plot_token_neighbours`. (default: all alike)
         ax (matplotlib.axes.Axes, optional): Where to draw. (default: a new figure)
@@ -115,7 +122,7 @@ def plot_image_neighbours(
         ValueError: If the pixel, the head or the graph does not exist or ``image`` does not fit.
     """
     picture = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    strength, title = _strength(sampled, node, head, graph, side, weights)
+    strength, title = _strength(graph, node, head, graph_index, side, weights)
     if picture.ndim not in (2, 3) or picture.shape[0] * picture.shape[1] != len(strength):
         raise ValueError(
             f"'image' must have shape [height, width] or [height, width, 3] with {len(strength)} "
@@ -135,11 +142,12 @@ def plot_image_neighbours(
 
 
 def _strength(
-    sampled: SampledGraph, node: int, head: int, graph: int, side: str, weights: Tensor | None
+    graph: SampledGraph, node: int, head: int, graph_index: int, side: str, weights: Tensor | None
 ) -> tuple[np.ndarray, str]:
     """How strongly every token is marked, from 0 to 1, and the title."""
-    found, weight = neighbour_weights(sampled, weights, node, head, graph, side)
-    sizes = biadjacency_matrix(sampled, head, graph).shape
+    found, weight = neighbour_weights(graph, weights, node, head, graph_index, side)
+    as_weights("weights", weight)
+    sizes = biadjacency_matrix(graph, head, graph_index).shape
     size = sizes[1] if side == "query" else sizes[0]
     strength = np.zeros(size)
     largest = float(weight.max(initial=0.0))

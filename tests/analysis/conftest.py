@@ -36,7 +36,9 @@ def runs(batched: SBM) -> list[LayerSample]:
     generator = torch.Generator().manual_seed(3)
     layer = torch.nn.Identity()
     return [
-        LayerSample(name, layer, batched, sample(batched, exploration=0.1, generator=generator), 0.1)
+        LayerSample(
+            name, layer, batched, sample(batched, exploration=0.1, generator=generator), 0.1
+        )
         for name in ("layers.0", "layers.0", "layers.1", "layers.1")
     ]
 

@@ -26,7 +26,7 @@ def brute_force_mass(sbm, head, graph):
 
 def test_expected_mass_equals_brute_force(bipartite):
     for graph, head in np.ndindex(2, 3):
-        mass = sa.block_mass(bipartite, head=head, graph=graph)
+        mass = sa.block_mass(bipartite, head=head, graph_index=graph)
         np.testing.assert_allclose(mass, brute_force_mass(bipartite, head, graph))
         expected = float(bipartite.expected_edges()[graph, head])
         assert mass.sum() == pytest.approx(expected, rel=1e-5)
@@ -180,9 +180,9 @@ def test_assortativity_equals_networkx(batched):
     sampled = sample(batched, generator=torch.Generator().manual_seed(0))
     for graph in (0, 2):
         reference = nx.attribute_assortativity_coefficient(
-            sampled.to_networkx(head=1, graph=graph, sbm=batched), "block"
+            sa.to_networkx(sampled, batched, head=1, graph_index=graph), "block"
         )
-        value = sa.block_assortativity(sampled, batched, head=1, graph=graph)
+        value = sa.block_assortativity(sampled, batched, head=1, graph_index=graph)
         assert value == pytest.approx(reference)
 
 
@@ -195,9 +195,9 @@ def test_assortativity_limits():
 
 
 def test_graph_without_tokens_and_one_block(batched):
-    assert sa.block_mass(batched, graph=1).sum() == 0
-    assert sa.block_order(batched, graph=1).blocks.size == 0
-    assert sa.effective_blocks(batched, graph=1) == 0
+    assert sa.block_mass(batched, graph_index=1).sum() == 0
+    assert sa.block_order(batched, graph_index=1).blocks.size == 0
+    assert sa.effective_blocks(batched, graph_index=1) == 0
     one = SBM(torch.rand(5, 1, 1), torch.rand(5, 1, 1), torch.ones(1, 1, 1))
     assert sa.effective_blocks(one) == pytest.approx(1.0)
     assert sa.block_graph(one).number_of_nodes() == 1
@@ -207,7 +207,7 @@ def test_graph_without_tokens_and_one_block(batched):
     ("call", "message"),
     [
         (lambda sbm: sa.block_mass(sbm, assignment="soft"), "'assignment' must be one of"),
-        (lambda sbm: sa.block_mass(sbm, weights=torch.ones(3)), "'weights' needs 'sampled'"),
+        (lambda sbm: sa.block_mass(sbm, weights=torch.ones(3)), "'weights' needs 'graph'"),
         (lambda sbm: sa.assign_blocks(sbm, by="degree"), "'by' must be one of"),
         (lambda sbm: sa.block_graph(sbm, min_share=2.0), "'min_share'"),
         (lambda sbm: sa.dead_blocks(sbm, threshold=-1.0), "'threshold'"),
@@ -217,3 +217,31 @@ def test_graph_without_tokens_and_one_block(batched):
 def test_bad_arguments(batched, call, message):
     with pytest.raises(ValueError, match=message):
         call(batched)
+
+
+@pytest.mark.parametrize("by", ["membership", "edges"])
+def test_block_graph_of_hard_blocks_is_networkxs_quotient_graph(batched, by):
+    sampled = sample(batched, generator=torch.Generator().manual_seed(0))
+    graph = sa.to_networkx(sampled, head=1, graph_index=2)
+    queries, keys = sa.assign_blocks(batched, 1, 2, by)
+    # Edges run from keys to queries, so the two sides of a block are parts of their own.
+    parts = [{f"key_{j}" for j in np.flatnonzero(keys == b)} for b in range(4)]
+    parts += [{f"query_{i}" for i in np.flatnonzero(queries == b)} for b in range(4)]
+    used = [part for part in parts if part]
+    number = {frozenset(part): i % 4 for i, part in enumerate(parts) if part}
+    quotient = nx.quotient_graph(graph, used)
+    truth = {
+        (number[source], number[target]): data["weight"]
+        for source, target, data in quotient.edges(data=True)
+    }
+    found = sa.block_graph(batched, sampled, 1, 2, by)
+    assert {(u, v): w for u, v, w in found.edges(data="weight")} == truth
+    assert found.graph["strength"] == sa.block_strength(batched)[2, 1]
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 7), (0, 4), (2, 0)])
+def test_entropy_of_any_shape(shape):
+    weights = np.random.default_rng(0).random(shape)
+    share = weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-300)
+    truth = -np.sum(np.where(share > 0, share * np.log(np.where(share > 0, share, 1)), 0), axis=-1)
+    np.testing.assert_allclose(sa.entropy(weights), truth, atol=1e-14)

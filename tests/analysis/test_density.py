@@ -23,9 +23,9 @@ def test_density_table_equals_brute_force(runs, dense):
             prob = query @ affinity @ key.T
             assert (row["num_queries"], row["num_keys"]) == prob.shape
             if graph == 1:
-                assert (row["learned"], row["sampled"]) == (0, 0)
+                assert (row["expected_without_exploration"], row["sampled"]) == (0, 0)
                 continue
-            assert row["learned"] == pytest.approx(prob.mean(), rel=1e-5)
+            assert row["expected_without_exploration"] == pytest.approx(prob.mean(), rel=1e-5)
             assert row["expected"] == pytest.approx((prob + 0.1).mean(), rel=1e-5)
             assert row["sampled"] == pytest.approx(dense(run.graph, head, graph).mean())
             assert row["exploration"] == 0.1
@@ -116,8 +116,11 @@ def test_membership_table(runs):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda runs: sa.density_table([]), "'runs' must hold at least one"),
-        (lambda runs: sa.density_table([1]), "'runs' must hold recorded layer calls, got 1"),
+        (lambda runs: sa.density_table([]), "got no sample: was the model called"),
+        (
+            lambda runs: sa.density_table([1]),
+            "'runs' must be a Recorder, recorded layer samples or an SBM, got 1",
+        ),
         (lambda runs: sa.summarize(sa.density_table(runs), over="token"), "'over' must be one of"),
         (lambda runs: sa.sampling_variance(runs[0].sbm, 0), "'num_samples'"),
         (lambda runs: sa.density_std(runs[0].sbm, 2.0), "'exploration'"),

@@ -7,6 +7,7 @@ import torch
 
 from sbmgraph import analysis as sa
 from sbmgraph import sample
+from sbmgraph.ops import edge_prob
 
 TOKENS = ["[MAX", '"', "a\\b", "<&>", "é", "2", "3", "4", "]"]
 
@@ -15,7 +16,7 @@ TOKENS = ["[MAX", '"', "a\\b", "<&>", "é", "2", "3", "4", "]"]
 def exported(batched):
     sampled = sample(batched, generator=torch.Generator().manual_seed(0))
     weights = torch.rand(sampled.num_edges, dtype=torch.float64)
-    graph = sa.to_networkx(sampled, batched, weights, head=1, graph=0, tokens=TOKENS)
+    graph = sa.to_networkx(sampled, batched, weights, head=1, graph_index=0, tokens=TOKENS)
     return batched, sampled, weights, graph
 
 
@@ -87,7 +88,7 @@ def test_edge_list_equals_the_sampled_edges(batched):
     weights = torch.rand(sampled.num_edges)
     table = sa.to_pandas_edgelist(sampled, batched, weights)
     assert len(table) == sampled.num_edges
-    prob = batched.edge_prob(sampled)
+    prob = edge_prob(batched, sampled)
     key, query = sampled.edge_index
     graph = batched.query_batch[query]
     rows = {
@@ -106,14 +107,14 @@ def test_edge_list_equals_the_sampled_edges(batched):
         assert rows[row.graph, row.head, row.key, row.query] == pytest.approx(
             (row.weight, row.prob), rel=1e-5
         )
-    one = sa.to_pandas_edgelist(sampled, head=1, graph=2)
+    one = sa.to_pandas_edgelist(sampled, head=1, graph_index=2)
     np.testing.assert_array_equal(one[["key", "query"]].T, sampled.edges_of(1, 2))
 
 
 def test_data_keeps_edges_and_attributes(batched):
     sampled = sample(batched, generator=torch.Generator().manual_seed(0))
     weights = torch.rand(sampled.num_edges)
-    data = sa.to_data(sampled, batched, weights, head=1, graph=2)
+    data = sa.to_data(sampled, batched, weights, head=1, graph_index=2)
     assert data.validate()
     assert torch.equal(data.edge_index, sampled.edges_of(1, 2))
     assert data.num_nodes == 14
@@ -127,7 +128,7 @@ def test_data_keeps_edges_and_attributes(batched):
 
 def test_hetero_data_keeps_every_head(bipartite):
     sampled = sample(bipartite, generator=torch.Generator().manual_seed(0))
-    data = sa.to_hetero_data(sampled, bipartite, graph=1)
+    data = sa.to_hetero_data(sampled, bipartite, graph_index=1)
     assert data.validate()
     assert (data["query"].num_nodes, data["key"].num_nodes) == (7, 6)
     for head in range(3):
@@ -147,8 +148,8 @@ def test_bad_arguments(batched, bipartite, tmp_path):
         sa.to_data(sample(bipartite))
     with pytest.raises(ValueError, match="'tokens' must hold one token for each key, 9"):
         sa.to_networkx(sample(batched), tokens=["a"])
-    with pytest.raises(ValueError, match="'graph' must be an integer"):
-        sa.to_pandas_edgelist(sample(batched), graph=7)
+    with pytest.raises(ValueError, match="'graph_index' must be an integer"):
+        sa.to_pandas_edgelist(sample(batched), graph_index=7)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
@@ -157,3 +158,48 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
         sa.write_graph(tmp_path / "graph.gexf", graph)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_graph_knows_the_heads_density(bipartite):
+    """:func:`networkx.density` counts pairs of two queries too."""
+    sampled = sample(bipartite, generator=torch.Generator().manual_seed(0))
+    for graph_index, head in np.ndindex(2, 3):
+        graph = sa.to_networkx(sampled, bipartite, head=head, graph_index=graph_index)
+        assert graph.graph["density"] == pytest.approx(float(sampled.density()[graph_index, head]))
+        keys = [node for node, side in graph.nodes(data="bipartite") if side == 0]
+        undirected = nx.Graph(graph)
+        assert graph.graph["density"] == pytest.approx(nx.bipartite.density(undirected, keys))
+        assert graph.graph["density"] != pytest.approx(nx.density(graph))
+        expected = float(bipartite.expected_density()[graph_index, head])
+        assert graph.graph["expected_density"] == pytest.approx(expected)
+        strength = sa.block_strength(bipartite)[graph_index, head]
+        assert graph.graph["block_strength"] == strength
+
+
+def test_hetero_data_of_the_whole_batch(bipartite):
+    sampled = sample(bipartite, generator=torch.Generator().manual_seed(0))
+    weights = torch.rand(sampled.num_edges)
+    data = sa.to_hetero_data(sampled, bipartite, weights, graph_index=None)
+    assert data.validate()
+    assert torch.equal(data["query"].batch, bipartite.query_batch)
+    assert torch.equal(data["key"].batch, bipartite.key_batch)
+    torch.testing.assert_close(data["key"].membership.float(), bipartite.key_membership)
+    for head in range(3):
+        store = data["key", f"head_{head}", "query"]
+        assert torch.equal(store.edge_index, sampled.edge_index[:, sampled.head == head])
+        assert torch.equal(store.edge_weight, weights[sampled.head == head])
+
+
+def test_a_full_disk_is_named_and_keeps_the_file(batched, tmp_path, monkeypatch):
+    path = tmp_path / "graph.gexf"
+    sa.write_graph(path, sa.block_graph(batched))
+    before = path.read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sbmgraph.files.os.replace", full)
+    with pytest.raises(ValueError, match="No space left"):
+        sa.write_graph(path, sa.block_graph(batched))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

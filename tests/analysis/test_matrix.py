@@ -45,8 +45,8 @@ def test_planted_blocks_appear_as_constant_rectangles():
 
 
 def test_empty_graph(batched):
-    assert sa.sampled_matrix(sample(batched), graph=1).values.shape == (0, 0)
-    assert sa.expected_matrix(batched, graph=1).values.shape == (0, 0)
+    assert sa.sampled_matrix(sample(batched), graph_index=1).values.shape == (0, 0)
+    assert sa.expected_matrix(batched, graph_index=1).values.shape == (0, 0)
 
 
 def test_bad_arguments(batched):

@@ -62,9 +62,9 @@ def test_reach_equals_shortest_paths_of_networkx():
 def test_reach_takes_the_union_of_heads_and_recorded_runs(runs):
     layers = [run.graph for run in runs]
     union = [sa.biadjacency_matrix(layer, None, 2).toarray() for layer in layers]
-    np.testing.assert_array_equal(sa.reach(runs, graph=2), dense_reach(union, True))
+    np.testing.assert_array_equal(sa.reach(runs, graph_index=2), dense_reach(union, True))
     single = [sa.biadjacency_matrix(layer, 1, 2).toarray() for layer in layers]
-    np.testing.assert_array_equal(sa.reach(runs, head=1, graph=2), dense_reach(single, True))
+    np.testing.assert_array_equal(sa.reach(runs, head=1, graph_index=2), dense_reach(single, True))
 
 
 def test_direction_of_a_chain():
@@ -130,7 +130,7 @@ def test_hamiltonian_path_verdicts_equal_brute_force():
         (lambda g, b: sa.reach([b]), "as many queries as keys"),
         (lambda g, b: sa.reach([g, graph_of([], 4)]), "'layers' must have the same tokens"),
         (lambda g, b: sa.reach([g], num_layers=-1), "'num_layers'"),
-        (lambda g, b: sa.reach([3]), "'sampled' must be a SampledGraph"),
+        (lambda g, b: sa.reach([3]), "'graph' must be a SampledGraph"),
         (lambda g, b: sa.check_universality([g], order=[0, 0, 1]), "'order' must be a permutation"),
         (lambda g, b: sa.check_universality([g], max_layers=0), "'max_layers'"),
     ],

@@ -32,7 +32,7 @@ def test_biadjacency_matrix_equals_loops(model, request, dense):
 
 
 def test_factors_cut_out_one_head_of_one_graph(bipartite):
-    query, key, affinity = factors(bipartite, head=2, graph=1)
+    query, key, affinity = factors(bipartite, head=2, graph_index=1)
     np.testing.assert_array_equal(query, bipartite.query_membership[5:, 2].double())
     np.testing.assert_array_equal(key, bipartite.key_membership[11:, 2].double())
     np.testing.assert_array_equal(affinity, bipartite.affinity[2].double())
@@ -53,7 +53,7 @@ def test_factors_detach():
         ({"head": 2}, r"'head' must be an integer in \[0, 2\), got 2"),
         ({"head": -1}, "'head'"),
         ({"head": "0"}, "'head'"),
-        ({"graph": 3}, r"'graph' must be an integer in \[0, 3\), got 3"),
+        ({"graph_index": 3}, r"'graph_index' must be an integer in \[0, 3\), got 3"),
         ({"weights": torch.ones(2)}, "'weights' must be a tensor with one entry"),
     ],
 )
@@ -67,7 +67,7 @@ def test_bad_arguments(batched, arguments, message):
 
 
 def test_wrong_types(batched):
-    with pytest.raises(ValueError, match="'sampled' must be a SampledGraph"):
+    with pytest.raises(ValueError, match="'graph' must be a SampledGraph"):
         biadjacency_matrix(batched)
     with pytest.raises(ValueError, match="'sbm' must be an SBM"):
         factors(sample(batched))

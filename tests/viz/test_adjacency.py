@@ -61,11 +61,14 @@ def test_labels_and_density_are_written(planted):
     assert ax.get_xlabel() == "key, sorted by block"
     assert ax.get_ylabel() == "query, sorted by block"
     density = 100 * float(sampled.density())
-    assert ax.get_title(loc="left") == f"sampled, density {density:.3g} %"
+    assert ax.get_title(loc="left") == f"sampled, density {density:.3g} %\nblocks, strength 0.44"
     assert ax.figure.axes[1].get_ylabel() == "edge density"
     expected = viz.plot_expected(sbm)
     density = 100 * float(sbm.expected_density())
-    assert expected.get_title(loc="left") == f"expected, density {density:.3g} %"
+    assert (
+        expected.get_title(loc="left")
+        == f"expected, density {density:.3g} %\nblocks, strength 0.44"
+    )
 
 
 def test_natural_order_without_a_model(planted):
@@ -119,7 +122,9 @@ def test_block_mass(planted, rendered):
     order = [int(label.get_text()) for label in ax.get_xticklabels()]
     mass = block_mass(sbm, sampled)
     np.testing.assert_allclose(ax.images[0].get_array(), mass[np.ix_(order, order)])
-    assert ax.get_title(loc="left") == f"sampled, {sampled.num_edges:,} edges"
+    assert (
+        ax.get_title(loc="left") == f"sampled, {sampled.num_edges:,} edges\nblocks, strength 0.44"
+    )
     rendered(ax)
     some = viz.plot_block_mass(sbm, max_blocks=2)
     assert "2 of 3 blocks" in some.get_title(loc="left")
@@ -161,14 +166,14 @@ def test_one_block(rendered):
     ("call", "message"),
     [
         (lambda sbm, g: viz.plot_expected(sbm, head=1), r"'head' must be an integer in \[0, 1\)"),
-        (lambda sbm, g: viz.plot_sampled(g, graph=4), "'graph' must be an integer"),
+        (lambda sbm, g: viz.plot_sampled(g, graph_index=4), "'graph_index' must be an integer"),
         (lambda sbm, g: viz.plot_sampled(g, by="x", sbm=sbm), "'by' must be one of"),
         (lambda sbm, g: viz.plot_sampled(g, vmax=0.0), "'vmax'"),
         (lambda sbm, g: viz.plot_expected(sbm, max_size=0), "'max_size'"),
         (lambda sbm, g: viz.plot_expected(sbm, ax=3), "'ax' must be a matplotlib Axes"),
         (lambda sbm, g: viz.plot_expected_and_sampled(sbm, g, ax=[1, 2]), "'ax' must hold 1×2"),
         (lambda sbm, g: viz.plot_expected(g), "'sbm' must be an SBM"),
-        (lambda sbm, g: viz.plot_sampled(sbm), "'sampled' must be a SampledGraph"),
+        (lambda sbm, g: viz.plot_sampled(sbm), "'graph' must be a SampledGraph"),
     ],
 )
 def test_bad_arguments(planted, call, message):

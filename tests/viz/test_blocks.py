@@ -26,7 +26,8 @@ def test_memberships_of_planted_tokens(planted, rendered):
     np.testing.assert_array_equal(np.array(order)[shown.argmax(axis=0)], blocks)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("query", "block")
     for label in ax.get_yticklabels():
-        assert to_hex(label.get_color()) == viz.block_color(int(label.get_text()))
+        face = label.get_bbox_patch().get_facecolor()
+        assert to_hex(face) == viz.block_color(int(label.get_text()))
     sorted_ax = viz.plot_memberships(sbm, side="key", sort=True)
     blocks_shown = np.array(order)[sorted_ax.images[0].get_array().argmax(axis=0)]
     np.testing.assert_array_equal(blocks_shown, np.repeat([0, 1, 2], SIZES))

@@ -10,7 +10,7 @@ def test_one_picture_for_each_layer_and_head(runs, rendered):
     assert axes.shape == (2, 1)
     for ax, run in zip(axes[:, 0], runs[:2], strict=True):
         density = 100 * float(run.graph.density())
-        assert ax.get_title(loc="left") == f"head 0, density {density:.3g} %"
+        assert ax.get_title(loc="left") == f"head 0, density {density:.3g} %\nblocks, strength 0.44"
         assert ax.get_ylabel() == f"{run.name}\nquery, sorted by block"
         assert ax.images[0].get_array().sum() == run.graph.num_edges
     rendered(axes)
@@ -31,9 +31,9 @@ def test_says_what_it_leaves_out(runs):
 
 
 def test_bad_arguments(runs):
-    with pytest.raises(ValueError, match="'runs' must hold at least one"):
+    with pytest.raises(ValueError, match="got no sample: was the model called"):
         viz.plot_grid([])
-    with pytest.raises(ValueError, match="'graph' must be an integer"):
-        viz.plot_grid(runs, graph=2)
+    with pytest.raises(ValueError, match="'graph_index' must be an integer"):
+        viz.plot_grid(runs, graph_index=2)
     with pytest.raises(ValueError, match="'ax' must hold 2×1"):
         viz.plot_grid(runs, ax=[])

@@ -19,13 +19,12 @@ from sbmgraph.analysis import biadjacency_matrix, block_mass, block_order, expec
 from sbmgraph.nn import SBMTransformer
 from sbmgraph.viz.report import (
     ReportInput,
-    _attended,
-    _attention_weights,
     density_history,
     head_view,
     report_html,
     write_report,
 )
+from sbmgraph.viz.report.run import attended, attention_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '</script><script>document.title = "owned"</script><img src=x onerror=alert(1)>'
@@ -83,9 +82,9 @@ def recorded(model, tokens: torch.Tensor, seed: int = 0):
     """What the page records of its first input."""
     generator = torch.Generator().manual_seed(seed)
     model.eval()
-    with torch.no_grad(), _attended(model) as received, record(model) as runs:
+    with torch.no_grad(), attended(model) as received, record(model) as runs:
         model(tokens, batch=torch.zeros_like(tokens), generator=generator)
-        weights = [_attention_weights(run, received) for run in runs]
+        weights = [attention_weights(run, received) for run in runs]
     return list(runs), weights
 
 
@@ -277,8 +276,8 @@ def test_the_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("no space left")
 
-    monkeypatch.setattr("sbmgraph.viz.report.os.replace", fail)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr("sbmgraph.files.os.replace", fail)
+    with pytest.raises(ValueError, match="no space left"):
         write_report(path, make_model(), [make_input(12)])
     assert path.read_text() == before
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]

@@ -5,8 +5,6 @@ Screenshots are kept in the test's temporary folder, or in ``SBMGRAPH_SCREENSHOT
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -15,17 +13,9 @@ import torch
 
 from sbmgraph.nn import SBMTransformer
 from sbmgraph.viz.report import ReportInput, write_report
+from tests.viz.browser import browser_marks, problems, wait_until_shown
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None or DRIVER is None,
-        reason="needs Chromium and its driver (apt-get install chromium chromium-driver)",
-    ),
-]
+pytestmark = browser_marks
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 WORDS = [HOSTILE, "</script>", "<b>bold</b>", "[MAX", "\n", "", *map(str, range(14))]
@@ -37,34 +27,6 @@ def make_inputs(*lengths: int) -> list[ReportInput]:
         ReportInput([torch.randint(0, 20, (length,), generator=generator)], HOSTILE)
         for length in lengths
     ]
-
-
-@pytest.fixture(scope="module")
-def driver():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1400,1850",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=DRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def screenshots(tmp_path) -> Path:
-    folder = Path(os.environ.get("SBMGRAPH_SCREENSHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -94,22 +56,12 @@ def open_page(driver, path: Path, fragment: str = "") -> None:
     driver.get("about:blank")
     driver.get_log("browser")
     driver.get(path.as_uri() + fragment)
-    wait_for(driver, "input=0&layer=0&head=0" if not fragment else fragment[1:])
+    wait_for(driver, fragment[1:] or "input=0&layer=0&head=0")
 
 
 def wait_for(driver, fragment: str) -> None:
     """Waits until the chosen view is drawn."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    key = "-".join(part.split("=")[1] for part in fragment.split("&"))
-    WebDriverWait(driver, 60, poll_frequency=0.05).until(
-        lambda d: d.execute_script("return document.body.dataset.shown") == key,
-        f"the view {key} was not drawn: {failure(driver)}",
-    )
-
-
-def failure(driver) -> str:
-    return driver.execute_script("return document.getElementById('failure').textContent")
+    wait_until_shown(driver, "-".join(part.split("=")[1] for part in fragment.split("&")))
 
 
 def choose(driver, menu: str, value: str) -> None:
@@ -134,10 +86,6 @@ def pictures(driver) -> dict:
         };
         """
     )
-
-
-def problems(driver) -> list[dict]:
-    return [entry for entry in driver.get_log("browser") if entry["level"] != "DEBUG"]
 
 
 def test_choosing_input_layer_and_head_changes_every_picture(driver, words_page, screenshots):
@@ -254,7 +202,7 @@ def test_hostile_text_is_shown_and_not_run(driver, words_page):
     assert driver.find_element(By.TAG_NAME, "h1").text == HOSTILE
     assert driver.find_elements(By.CSS_SELECTOR, "img:not([src^='data:'])") == []
     texts = {token.text for token in driver.find_elements(By.CSS_SELECTOR, ".token")}
-    assert texts <= {*WORDS, "⏎", "␀"}
+    assert texts <= {*WORDS, "⏎", "∅"}
     assert HOSTILE in texts
     assert problems(driver) == []
 
