@@ -61,7 +61,9 @@ def _compiled_numbers(seed, vertex, graph, first, keys, low, row, draws, edge):
     compiled.row_uniforms(seed, vertex, graph, first, 3, row, 0)
     compiled.draw_bits(seed, vertex, graph, first, 1, draws, 0)
     compiled.edge_uniforms(seed, vertex, graph, keys, low, 0, 2, edge, 0)
-    return compiled.philox(seed, np.uint64(vertex), np.uint64(graph), np.uint64(first), np.uint64(5))
+    return compiled.philox(
+        seed, np.uint64(vertex), np.uint64(graph), np.uint64(first), np.uint64(5)
+    )
 
 
 @seed

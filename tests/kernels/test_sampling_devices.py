@@ -205,7 +205,7 @@ def test_the_dense_algorithm_is_refused_below_its_resolution() -> None:
 
 
 def test_plan_of_a_dense_row_is_finite() -> None:
-    plan = fastrg_plan.plan(tiny(float(3e38), 3, 40), "bernoulli", 0.0)
+    plan = fastrg_plan.plan(tiny(3e38, 3, 40), "bernoulli", 0.0)
     assert bool(plan.is_dense.all())
     assert bool(torch.isfinite(plan.axis).all())
 
