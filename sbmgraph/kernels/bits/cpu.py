@@ -5,6 +5,8 @@ Every kernel walks query vertices ``r = node * heads + head`` from ``start`` to 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -54,7 +56,7 @@ def _arrays(bits: Bits) -> Bits:
 def _ranges(bits: Bits, rows: int) -> list[tuple[int, int]]:
     chunks = max(1, min(rows, num_chunks(bits.words.numel() / WORDS_PER_EDGE)))
     edges = [rows * i // chunks for i in range(chunks + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 @inline

@@ -41,6 +41,13 @@ DEPTH = 128
 """Blocks that a product sums at once."""
 
 
+@triton.jit
+def _blocks_of(base, inside, pitch, block: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr):
+    """The blocks from ``block`` on of nodes ``inside``, [nodes, WIDTH], zeros past the last."""
+    width: tl.constexpr = K - block if K - block < WIDTH else WIDTH
+    return load_rows(base + block, inside, pitch, width, WIDTH)
+
+
 @triton.jit(do_not_specialize=["num_graphs", "seed"])
 def _dense_kernel(
     rate, rate_low, member, member_low, chosen, words,
@@ -73,19 +80,18 @@ def _dense_kernel(
     row_words = words + tl.load(word_ptr + g) + (start * heads + head) * pitch
     at = (node * heads + head) * K
     if K <= WIDTH:
-        w = load_rows(rate + at, mine, heads * K, K, WIDTH)  # [QUERIES, WIDTH]
-        w_low = load_rows(rate_low + at, mine, heads * K, K, WIDTH)
+        w = _blocks_of(rate + at, mine, heads * K, 0, K, WIDTH)  # [QUERIES, WIDTH]
+        w_low = _blocks_of(rate_low + at, mine, heads * K, 0, K, WIDTH)
     for first in range(span, tl.minimum(span + SPAN, size), KEYS):  # tiles of keys
         inside = first + tl.arange(0, KEYS) < size
         z_at = ((first_key + first) * heads + head) * K
         prob = tl.full((QUERIES, KEYS), 0.0, tl.float32) + exploration
         for block in tl.static_range(0, K, WIDTH):  # blocks of the model, WIDTH at once
-            width: tl.constexpr = K - block if K - block < WIDTH else WIDTH
             if K > WIDTH:
-                w = load_rows(rate + at + block, mine, heads * K, width, WIDTH)
-                w_low = load_rows(rate_low + at + block, mine, heads * K, width, WIDTH)
-            z = load_rows(member + z_at + block, inside, heads * K, width, WIDTH)
-            z_low = load_rows(member_low + z_at + block, inside, heads * K, width, WIDTH)
+                w = _blocks_of(rate + at, mine, heads * K, block, K, WIDTH)
+                w_low = _blocks_of(rate_low + at, mine, heads * K, block, K, WIDTH)
+            z = _blocks_of(member + z_at, inside, heads * K, block, K, WIDTH)
+            z_low = _blocks_of(member_low + z_at, inside, heads * K, block, K, WIDTH)
             prob = dot(w_low, tl.trans(z), prob, "ieee")
             prob = dot(w, tl.trans(z_low), prob, "ieee")
             prob = dot(w, tl.trans(z), prob, "ieee")

@@ -1,9 +1,9 @@
 r"""One query vertex's proposals, compiled for the CPU: arrivals, their keys, order and thinning.
 
 Blocks lie on an axis, each as wide as the proposals expected from it,
-:math:`c_i w_{iv} s_v`, and exploration last, :math:`c_i \delta m`. The arrivals of a Poisson process
-of rate 1 on it are the proposals: an arrival's place tells its block. Draw :math:`t` owns the four
-31-bit numbers :math:`(a, b, c, d)` of a Philox counter: the waiting time is
+:math:`c_i w_{iv} s_v`, and exploration last, :math:`c_i \delta m`. The arrivals of a Poisson
+process of rate 1 on it are the proposals: an arrival's place tells its block. Draw :math:`t` owns
+the four 31-bit numbers :math:`(a, b, c, d)` of a Philox counter: the waiting time is
 :math:`-\log(1 - v)`, :math:`v = (a + d / 2^{31}) / 2^{31}`, the key :math:`\lfloor b m / 2^{31}
 \rfloor` is uniform, and :math:`c` decides whether it stays or which of two keys it becomes.
 """

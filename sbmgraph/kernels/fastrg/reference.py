@@ -1,10 +1,10 @@
 r"""fastRG in plain torch: any device, readable, the yardstick.
 
 A query vertex's proposals are the arrivals of a Poisson process on the axis of
-:class:`~sbmgraph.kernels.fastrg.plan.Plan`. Draw :math:`t` owns the four numbers of a Philox counter:
-the first and last make the waiting time :math:`-\log(1 - v)`, :math:`v = (a + d / 2^{31}) / 2^{31}`,
-the second the key within the block. Repeated proposals merge, and thinning decides by a number of
-the pair.
+:class:`~sbmgraph.kernels.fastrg.plan.Plan`. Draw :math:`t` owns the four numbers :math:`(a, b, c,
+d)` of a Philox counter: the waiting time is :math:`-\log(1 - v)`, :math:`v = (a + d / 2^{31}) /
+2^{31}`, and :math:`b` chooses the key within the block. Repeated proposals merge, and thinning
+decides by a number of the pair.
 """
 
 from __future__ import annotations
