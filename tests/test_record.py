@@ -94,5 +94,5 @@ def test_bad_input() -> None:
         pass
     with record(nn.Linear(2, 2)) as runs:
         pass
-    with pytest.raises(ValueError, match="needs a recorded run"):
+    with pytest.raises(ValueError, match="needs a recorded sample"):
         runs.expected_density()

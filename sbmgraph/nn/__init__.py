@@ -4,7 +4,9 @@ from sbmgraph.nn.attention import SBMAttention
 from sbmgraph.nn.conv import SBMConv
 from sbmgraph.nn.explain import Explanation, explain
 from sbmgraph.nn.gps import GPSBlock
+from sbmgraph.nn.heads import SBMHeads
 from sbmgraph.nn.membership import MembershipNetwork, split_membership
+from sbmgraph.nn.options import SBMOptions
 from sbmgraph.nn.transformer import SBMTransformer, Transformer
 
 __all__ = [
@@ -13,6 +15,8 @@ __all__ = [
     "MembershipNetwork",
     "SBMAttention",
     "SBMConv",
+    "SBMHeads",
+    "SBMOptions",
     "SBMTransformer",
     "Transformer",
     "explain",

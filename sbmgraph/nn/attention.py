@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sbmgraph.checks import check_positive_int, describe
 from sbmgraph.nn.conv import SBMConv
+from sbmgraph.nn.inputs import flatten_mask
 
 
 class SBMAttention(nn.Module):
@@ -110,30 +111,3 @@ class SBMAttention(nn.Module):
             f"{type(self).__name__}({self.channels}, heads={self.conv.heads}, "
             f"head_channels={self.conv.out_channels}, num_clusters={self.conv.num_clusters})"
         )
-
-
-def flatten_mask(
-    shape: torch.Size, mask: Tensor | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Checks the mask of a padded batch [B, N] and derives the sequence of every valid token.
-
-    Returns:
-        The mask, boolean of shape :obj:`[B, N]`, and the batch vector of its valid tokens.
-
-    Raises:
-        ValueError: If the mask has another shape, dtype or device.
-    """
-    if mask is None:
-        mask = torch.ones(shape, dtype=torch.bool, device=device)
-    if (
-        not isinstance(mask, Tensor)
-        or mask.dtype != torch.bool
-        or mask.shape != shape
-        or mask.device != device
-    ):
-        raise ValueError(
-            f"'mask' must be a boolean tensor of shape {list(shape)} on {device} (True = valid), "
-            f"got {describe(mask)}"
-        )
-    sequence = torch.arange(shape[0], device=device).unsqueeze(1).expand(shape)
-    return mask, sequence[mask]

@@ -22,7 +22,7 @@ from sbmgraph.nn.baselines import (
     PerformerAttention,
     ReformerAttention,
 )
-from sbmgraph.nn.conv import SBMConv
+from sbmgraph.nn.options import SBMOptions
 from sbmgraph.nn.transformer import Transformer
 
 BASELINES: dict[str, type[InnerAttention]] = {
@@ -39,12 +39,6 @@ BASELINES: dict[str, type[InnerAttention]] = {
 MODELS = ("sbm", *BASELINES)
 """Names of the models."""
 
-_NOT_OPTIONS = (
-    *("self", "in_channels", "out_channels", "heads", "concat", "bias", "kwargs"),
-    *("pe_channels", "edge_dim"),  # the encoder has neither
-)
-
-
 def attention_options(name: str) -> tuple[str, ...]:
     """The options of a model's attention, apart from its sizes.
 
@@ -53,8 +47,7 @@ def attention_options(name: str) -> tuple[str, ...]:
     """
     check_choice("name", name, MODELS)
     if name == "sbm":
-        parameters = inspect.signature(SBMConv.__init__).parameters
-        return tuple(option for option in parameters if option not in _NOT_OPTIONS)
+        return ("dropout", "bias_init", *SBMOptions.names())
     parameters = inspect.signature(BASELINES[name].__init__).parameters
     return tuple(p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY)
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sbmgraph.checks import check_batch, check_choice, check_positive_int, check_range, describe
-from sbmgraph.nodes import count_graphs, sum_by_graph
-from sbmgraph.nn.attention import SBMAttention, flatten_mask
+from sbmgraph.graph import count_graphs, sum_by_graph
+from sbmgraph.nn.attention import SBMAttention
+from sbmgraph.nn.inputs import flatten_mask
 
 POOLINGS = ("mean", "cls", "none")
 
