@@ -14,7 +14,7 @@ from sbmgraph.checks import check_choice, check_flag, check_positive_int, descri
 from sbmgraph.graph import SampledGraph
 from sbmgraph.nn.edges import read_edges
 from sbmgraph.nn.heads import Layer, SBMHeads
-from sbmgraph.nn.inputs import check_batches, check_features, check_size, split_batch
+from sbmgraph.nn.inputs import check_features, check_size, split_batch
 from sbmgraph.nn.membership import MembershipNetwork
 from sbmgraph.nn.options import SBMOptions
 from sbmgraph.nn.transforms import refuse_script
@@ -135,6 +135,7 @@ class SBMConv(MessagePassing):
             options=options,
         )
         self.register_load_state_dict_pre_hook(_rename_membership)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws all weights anew."""
@@ -237,7 +238,10 @@ class SBMConv(MessagePassing):
         key = self.lin_key(x_src).view(shape)
         value = self.lin_value(x_src).view(shape)
         query = self._query(x_dst, size[1], key).view(shape)
-        given, bias = self._read_edges(edge_index, edge_attr, size, (batch_src, batch_dst), x_src)
+        if edge_index is None and edge_attr is not None:
+            raise ValueError(
+                f"'edge_attr' must come with 'edge_index', got {describe(edge_attr)} alone"
+            )
         attended = self.attention(
             query,
             key,
@@ -245,11 +249,9 @@ class SBMConv(MessagePassing):
             None if batch_src is None else (batch_src, batch_dst),
             generator=generator,
             pe=pe,
-            given=given,
-            bias=bias,
             batch_size=batch_size,
             return_attention_weights=return_attention_weights,
-            layer=Layer(self, x_src),
+            layer=Layer(self, x_src, edge_index, edge_attr),
         )
         out, weights = attended if return_attention_weights else (attended, None)
         out = out.flatten(1) if self.concat else out.mean(dim=1)
@@ -266,10 +268,11 @@ class SBMConv(MessagePassing):
             check_features("x", x_dst, self.lin_query)
         return x_src, x_dst
 
-    @torch.compiler.disable
     def _trace_source(self, x_src: Tensor, x_dst: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The features, with a gradient where a recorder of weights explains the layer by it."""
-        if not torch.is_grad_enabled() or x_src.requires_grad or not wants_weights(self):
+        if torch.compiler.is_compiling() or x_src.requires_grad or not torch.is_grad_enabled():
+            return x_src, x_dst
+        if not wants_weights(self):
             return x_src, x_dst
         traced = x_src.detach().requires_grad_()
         return traced, traced if x_dst is x_src else x_dst
@@ -282,24 +285,16 @@ class SBMConv(MessagePassing):
             bias = key.new_zeros(self.lin_query.out_channels)
         return bias.to(key.dtype).expand(num_targets, -1)
 
-    @torch.compiler.disable
-    def _read_edges(
+    def read_edges(
         self,
-        edge_index: Adj | None,
+        edge_index: Adj,
         edge_attr: Tensor | None,
         size: tuple[int, int],
         batch: tuple[Tensor | None, Tensor | None],
-        x: Tensor,
-    ) -> tuple[SampledGraph | None, Tensor | None]:
-        """The given edges, and their bias for each head."""
-        if edge_index is None:
-            if edge_attr is not None:
-                raise ValueError(
-                    f"'edge_attr' must come with 'edge_index', got {describe(edge_attr)} alone"
-                )
-            return None, None
-        check_batches(batch, size, x.device, None)
-        given = read_edges(edge_index, edge_attr, self.edge_dim, size, x.device, *batch)
+    ) -> tuple[SampledGraph, Tensor | None]:
+        """The distinct given edges, and their bias for each head of shape :obj:`[E, H]`."""
+        weight = self.lin_value.weight
+        given = read_edges(edge_index, edge_attr, self.edge_dim, size, weight.device, *batch)
         if self.lin_edge is None or given.attr is None:
             return given.graph, None
         return given.graph, self.lin_edge(given.attr.to(self.lin_edge.weight.dtype))

@@ -38,15 +38,19 @@ from sbmgraph.sbm import SBM
 
 
 class Layer(NamedTuple):
-    """The layer that heads are part of, as recorders see it.
+    """The layer that heads are part of.
 
     Attributes:
-        module: The layer.
+        module: The layer, as recorders name it.
         source: The features that it read keys from, one row a node.
+        edge_index: Given edges, if any, which its method ``read_edges`` reads.
+        edge_attr: Their attributes, likewise.
     """
 
-    module: nn.Module
+    module: Any
     source: Tensor
+    edge_index: Any = None
+    edge_attr: Any = None
 
 
 class SBMHeads(nn.Module):
@@ -196,8 +200,8 @@ class SBMHeads(nn.Module):
             return_attention_weights (bool, optional): If :obj:`True`, also returns
                 :obj:`(edge_index, alpha)`: the union of the heads' edges, sorted by target, and
                 weights of shape :obj:`[E, H]` that are 0 where a head does not have the edge.
-            layer (Layer, optional): The layer that recorders name. (default: this module, with its
-                keys as the features)
+            layer (Layer, optional): The layer that these heads are part of. (default: recorders
+                name this module, and its keys as the features)
 
         Raises:
             ValueError: If shapes, dtypes, batch vectors, edges or encodings do not fit together, or
@@ -270,7 +274,11 @@ class SBMHeads(nn.Module):
     ) -> tuple[list[_Drawn], bool]:
         """Everything that looks at values: what is attended over, once for each sampled graph, and
         whether recorders ask for weights; nothing where dense heads need no list of edges."""
-        check_batches(pair, (key.size(0), query.size(0)), query.device, batch_size)
+        size = (key.size(0), query.size(0))
+        check_batches(pair, size, query.device, batch_size)
+        if layer.edge_index is not None:
+            edges = (layer.edge_index, layer.edge_attr)
+            given, bias = layer.module.read_edges(*edges, size, pair)
         if self.local_heads and given is None:
             raise ValueError(
                 f"'edge_index' must be given as 'local_heads' = {self.local_heads} heads attend "

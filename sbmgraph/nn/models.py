@@ -39,6 +39,7 @@ BASELINES: dict[str, type[InnerAttention]] = {
 MODELS = ("sbm", *BASELINES)
 """Names of the models."""
 
+
 def attention_options(name: str) -> tuple[str, ...]:
     """The options of a model's attention, apart from its sizes.
 
