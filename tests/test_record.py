@@ -23,7 +23,7 @@ def test_records_each_layer_in_order() -> None:
     net = model()
     with record(net) as runs:
         net(TOKENS, BATCH)
-    assert [run.name for run in runs] == ["blocks.0.attention.conv", "blocks.1.attention.conv"]
+    assert [run.name for run in runs] == ["layers.0.attention.conv", "layers.1.attention.conv"]
     assert runs[0].layer is net.get_submodule(runs[0].name)
     assert runs[1].graph.num_queries == 12
     assert runs[0].sbm.num_graphs == 3

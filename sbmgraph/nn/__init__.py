@@ -1,6 +1,7 @@
 """Layers and models that attend over sampled graphs."""
 
 from sbmgraph.nn.attention import SBMAttention
+from sbmgraph.nn.config import EncoderConfig
 from sbmgraph.nn.conv import SBMConv
 from sbmgraph.nn.explain import Explanation, explain
 from sbmgraph.nn.gps import GPSBlock
@@ -10,6 +11,7 @@ from sbmgraph.nn.options import SBMOptions
 from sbmgraph.nn.transformer import SBMTransformer, Transformer
 
 __all__ = [
+    "EncoderConfig",
     "Explanation",
     "GPSBlock",
     "MembershipNetwork",

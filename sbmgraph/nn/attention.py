@@ -7,9 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sbmgraph.checks import check_positive_int, describe
+from sbmgraph.checks import check_tensor, describe
+from sbmgraph.nn.config import split_channels
 from sbmgraph.nn.conv import SBMConv
 from sbmgraph.nn.inputs import flatten_mask
+from sbmgraph.nn.options import SBMOptions
+
+CONV_ARGUMENTS = ("dropout", "pe_channels", "bias_init")
+"""The arguments that go to the layer inside, apart from options."""
 
 
 class SBMAttention(nn.Module):
@@ -24,8 +29,9 @@ class SBMAttention(nn.Module):
         head_channels (int, optional): Channels of each head. (default: :obj:`channels // heads`)
         bias (bool, optional): If :obj:`False`, the projections have no bias. (default:
             :obj:`True`)
-        **kwargs (optional): Arguments of :class:`SBMConv`: ``num_clusters``, ``dropout``,
-            ``law``, ``init_density`` and so on.
+        **kwargs (optional): Arguments of :class:`SBMConv` (``dropout``, ``pe_channels``,
+            ``bias_init``, ``options``) and single options of :class:`SBMOptions`
+            (``num_clusters``, ``init_density`` and so on).
 
     Shapes:
         - **input:** :math:`(B, N, C)` with a boolean mask :math:`(B, N)`, :obj:`True` where valid;
@@ -45,19 +51,18 @@ class SBMAttention(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        check_positive_int("channels", channels)
-        check_positive_int("heads", heads)
-        if head_channels is None:
-            if channels % heads:
-                raise ValueError(
-                    f"'channels' must be a multiple of 'heads' = {heads} unless 'head_channels' is "
-                    f"given, got {channels}"
-                )
-            head_channels = channels // heads
+        head_channels = split_channels(channels, heads, head_channels)
         if "concat" in kwargs:
             raise ValueError("'concat' must be left out: heads are projected together")
+        conv = {name: kwargs.pop(name) for name in CONV_ARGUMENTS if name in kwargs}
+        options = SBMOptions.gather(
+            type(self).__name__,
+            kwargs.pop("options", None),
+            kwargs,
+            ("channels", "heads", "head_channels", "bias", "options", *CONV_ARGUMENTS),
+        )
         self.channels = channels
-        self.conv = SBMConv(channels, head_channels, heads, bias=bias, **kwargs)
+        self.conv = SBMConv(channels, head_channels, heads, bias=bias, options=options, **conv)
         self.lin_out = nn.Linear(heads * self.conv.out_channels, channels, bias=bias)
         self.reset_parameters()
 
@@ -111,3 +116,18 @@ class SBMAttention(nn.Module):
             f"{type(self).__name__}({self.channels}, heads={self.conv.heads}, "
             f"head_channels={self.conv.out_channels}, num_clusters={self.conv.num_clusters})"
         )
+
+
+class FlatSBMAttention(SBMAttention):
+    """:class:`SBMAttention` with the arguments of all attentions that encoders are built from:
+    ``attention(x [T, C], batch=None, generator=None) -> [T, C]``."""
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        batch: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Attends inside each sequence of flat tokens."""
+        check_tensor("x", x, 2, f"[num_tokens, {self.channels}]")
+        return super().forward(x, batch=batch, generator=generator)
