@@ -151,16 +151,28 @@ class Recorder(Sequence[T], Generic[T]):
                 "'expected_density' needs samples that carry a gradient, got some from reentrant "
                 "checkpointing, which cuts it: checkpoint with use_reentrant=False"
             )
-        return torch.stack(self._densities).mean()
+        densities = self._densities
+        if self._keep is None:
+            densities = [sample.sbm.expected_density().mean() for sample in self]  # type: ignore
+        return torch.stack(densities).mean()
 
     def _add(self, sample: LayerSample, lacks_gradient: bool) -> None:
         self._lacks_gradient |= lacks_gradient
-        self._densities.append(sample.sbm.expected_density().mean())
-        kept: Any = sample if self._keep is None else self._keep(sample)
+        kept: Any = sample
+        if self._keep is not None:
+            # What this saves for a backward pass is hidden from checkpointing, which would miss it
+            # when it computes the layer again.
+            with torch.autograd.graph.saved_tensors_hooks(_same, _same):
+                self._densities.append(sample.sbm.expected_density().mean())
+                kept = self._keep(sample)
         self._kept.append((sample.name, kept))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(samples={len(self)}, layers={list(self.by_layer())})"
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 _active: ContextVar[tuple[Recorder[Any], ...]] = ContextVar("sbmgraph_recorders", default=())

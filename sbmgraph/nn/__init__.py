@@ -8,6 +8,7 @@ from sbmgraph.nn.gps import GPSBlock
 from sbmgraph.nn.heads import SBMHeads
 from sbmgraph.nn.membership import MembershipNetwork, split_membership
 from sbmgraph.nn.options import SBMOptions
+from sbmgraph.nn.regularizers import block_entropy, node_entropy
 from sbmgraph.nn.transformer import SBMTransformer, Transformer
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "SBMOptions",
     "SBMTransformer",
     "Transformer",
+    "block_entropy",
     "explain",
+    "node_entropy",
     "split_membership",
 ]

@@ -12,6 +12,7 @@ from sbmgraph.nn.config import split_channels
 from sbmgraph.nn.conv import SBMConv
 from sbmgraph.nn.inputs import flatten_mask
 from sbmgraph.nn.options import SBMOptions
+from sbmgraph.nn.transforms import has_no_values
 
 CONV_ARGUMENTS = ("dropout", "pe_channels", "bias_init")
 """The arguments that go to the layer inside, apart from options."""
@@ -78,6 +79,7 @@ class SBMAttention(nn.Module):
         batch: Tensor | None = None,
         generator: torch.Generator | None = None,
         pe: Tensor | None = None,
+        batch_size: int | None = None,
     ) -> Tensor:
         r"""Runs the layer.
 
@@ -89,6 +91,7 @@ class SBMAttention(nn.Module):
                 :obj:`[T]`. (default: one sequence)
             generator (torch.Generator, optional): Source of the sampling's seed.
             pe (Tensor, optional): Positional encodings, shaped as :obj:`x`.
+            batch_size (int, optional): The number of flat sequences, where the last are empty.
 
         Raises:
             ValueError: If shapes or dtypes do not fit together.
@@ -101,12 +104,24 @@ class SBMAttention(nn.Module):
         if x.dim() == 2:
             if mask is not None:
                 raise ValueError("'mask' must be None for flat input; use 'batch'")
-            return self.lin_out(self.conv(x, batch, pe=pe, generator=generator))
+            out = self.conv(x, batch, pe=pe, generator=generator, batch_size=batch_size)
+            return self.lin_out(out)
         if batch is not None:
             raise ValueError("'batch' must be None for padded input; use 'mask'")
+        if has_no_values(x):
+            return x.new_empty(x.shape)
         mask, batch = flatten_mask(x.shape[:2], mask, x.device)
+        if batch_size is not None:
+            raise ValueError(f"'batch_size' must be None for padded input, got {batch_size!r}")
         out = x.new_zeros(x.shape)
-        pe = None if pe is None else pe[mask]
+        if pe is not None:
+            check_tensor("pe", pe, 3, f"[{x.size(0)}, {x.size(1)}, pe_channels]")
+            if pe.shape[:2] != mask.shape:
+                raise ValueError(
+                    f"'pe' must have shape [{x.size(0)}, {x.size(1)}, pe_channels], "
+                    f"got {describe(pe)}"
+                )
+            pe = pe[mask]
         flat = self.lin_out(self.conv(x[mask], batch, pe=pe, generator=generator))
         out = out.to(flat.dtype)
         return out.masked_scatter(mask.unsqueeze(-1), flat)

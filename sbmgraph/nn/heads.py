@@ -12,6 +12,7 @@ from torch_geometric.typing import PairTensor
 
 from sbmgraph.checks import check_positive_int, check_range
 from sbmgraph.graph import SampledGraph
+from sbmgraph.nn.attend import attend_groups
 from sbmgraph.nn.dense import certain_sbm, complete_graph, dense_attention
 from sbmgraph.nn.edges import Attended, attended_groups, merge_heads
 from sbmgraph.nn.inputs import (
@@ -25,13 +26,11 @@ from sbmgraph.nn.options import SBMOptions
 from sbmgraph.nn.recomputation import check_recomputation
 from sbmgraph.nn.transforms import (
     check_traceable,
-    edge_attention_plain,
     has_no_values,
     in_transform,
     refuse_script,
     sampling_model,
 )
-from sbmgraph.ops import edge_attention
 from sbmgraph.record import AttendedEdges, emit, is_recorded, wants_weights
 from sbmgraph.sampling import sample
 from sbmgraph.sbm import SBM
@@ -207,7 +206,7 @@ class SBMHeads(nn.Module):
             ValueError: If shapes, dtypes, batch vectors, edges or encodings do not fit together, or
                 inputs are not finite.
         """
-        check_traceable("SBM attention")
+        check_traceable(type(self).__name__)
         check_heads_input(
             query,
             key,
@@ -239,11 +238,12 @@ class SBMHeads(nn.Module):
         )
         if not samples:
             return dense_attention(query, key, value, pair[1], pair[0], scale, dropout)
+        options = self.options
         outs: list[Tensor] = []
         alphas: list[Tensor] = []
         for drawn in samples:
-            out, alphas = self._attend(
-                query, key, value, drawn.groups, scale, dropout, weights or watched
+            out, alphas = attend_groups(
+                (query, key, value), drawn.groups, options, scale, dropout, weights or watched
             )
             if watched:
                 _emit_weights(layer, drawn, alphas)
@@ -337,47 +337,6 @@ class SBMHeads(nn.Module):
                         f"'{name}' must be finite, got NaN or infinite entries"
                     ) from None
             raise
-
-    def _attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        groups: list[Attended],
-        scale: float | None,
-        dropout: float,
-        weights: bool,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Output [n, H, dv] of groups of consecutive heads, and each group's attention weights."""
-        outs, alphas, start = [], [], 0
-        backend = self.options.backend
-        if weights and torch.is_grad_enabled():
-            backend = "pyg"  # the one whose weights carry a gradient
-        for group in groups:
-            heads = slice(start, start + group.graph.heads)
-            start = heads.stop
-            parts = (query[:, heads], key[:, heads], value[:, heads])
-            shared: dict[str, Any] = {
-                "graph": group.graph,
-                "sbm": group.sbm,
-                "bias": group.bias,
-                "learned": group.sampled,
-                "estimator": self.options.estimator,
-                "scale": scale,
-                "dropout": dropout,
-            }
-            if in_transform():
-                out, alpha = edge_attention_plain(*parts, **shared)
-                alphas.append(alpha)
-            elif weights:
-                out, alpha = edge_attention(
-                    *parts, **shared, training=True, backend=backend, return_weights=True
-                )
-                alphas.append(alpha)
-            else:
-                out = edge_attention(*parts, **shared, training=True, backend=backend)
-            outs.append(out)
-        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1), alphas
 
     def __prepare_scriptable__(self) -> None:
         refuse_script(type(self).__name__)

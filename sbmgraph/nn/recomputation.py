@@ -11,6 +11,7 @@ from collections import deque
 
 import torch
 
+from sbmgraph.checks import describe
 from sbmgraph.record import in_backward
 
 REMEMBERED = 2**16
@@ -27,8 +28,10 @@ def check_recomputation(generator: torch.Generator | None) -> None:
         generator: The generator that will be drawn from; :obj:`None` for torch's.
 
     Raises:
-        ValueError: If recomputation is about to draw another graph.
+        ValueError: If recomputation is about to draw another graph, or ``generator`` is none.
     """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ValueError(f"'generator' must be a torch.Generator, got {describe(generator)}")
     source = torch.default_generator if generator is None else generator
     state = hash(source.get_state().numpy().tobytes())
     if not in_backward():

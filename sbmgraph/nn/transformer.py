@@ -18,6 +18,7 @@ from sbmgraph.nn.config import POOLINGS, EncoderConfig
 from sbmgraph.nn.inputs import flatten_mask
 from sbmgraph.nn.options import SBMOptions
 from sbmgraph.nn.positions import picture_codes
+from sbmgraph.nn.transforms import has_no_values
 
 __all__ = ["POOLINGS", "SBMTransformer", "Transformer", "TransformerLayer", "picture_codes"]
 
@@ -185,6 +186,8 @@ class Transformer(nn.Module):
                 f"'tokens' must be an int64 tensor of shape [tokens] or [batch, tokens], "
                 f"got {describe(tokens)}"
             )
+        if has_no_values(tokens):
+            return self._infer_shape(tokens, batch)
         padded_mask = None
         if tokens.dim() == 2:
             if batch is not None or position is not None:
@@ -260,6 +263,19 @@ class Transformer(nn.Module):
         if self.config.pooling == "padded_mean":
             return (total / (self.config.padded_length or self.max_length)).to(x.dtype)
         return (total / length.unsqueeze(1)).to(x.dtype)
+
+    def _infer_shape(self, tokens: Tensor, batch: Tensor | None) -> Tensor:
+        """Scores without values, of tokens without values."""
+        weight, config = self.classifier[-1].weight, self.config
+        if config.pooling == "none":
+            return weight.new_empty(*tokens.shape, config.num_classes)
+        if tokens.dim() == 1 and batch is not None:
+            raise ValueError(
+                "'batch' must be None for tokens without values (their number of sequences is not "
+                f"known), got {describe(batch)}"
+            )
+        sequences = tokens.size(0) if tokens.dim() == 2 else 1
+        return weight.new_empty(sequences // config.num_documents, config.num_classes)
 
     def _check_positions(self, position: Tensor, tokens: Tensor) -> None:
         if position.shape != tokens.shape or position.dtype != torch.int64:

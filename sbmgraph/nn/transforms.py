@@ -31,8 +31,9 @@ def check_traceable(layer: str) -> None:
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         raise ValueError(
-            f"{layer} must run in Python (torch.compile included), got torch.export, torch.onnx or "
-            "torch.jit.trace: every call samples other graphs, which no exported program can hold"
+            f"'{layer}' must run in Python (torch.compile included), got torch.export, torch.onnx "
+            "or torch.jit.trace: every call samples other graphs, which no exported program can "
+            "hold"
         )
 
 
@@ -55,8 +56,8 @@ def plain(x: Any) -> Any:
     while isinstance(x, Tensor) and is_functorch_wrapped_tensor(x):
         if is_batchedtensor(x):
             raise ValueError(
-                "SBM layers must not run under torch.vmap, got a batched tensor: put samples end "
-                "to end and tell them apart by 'batch'"
+                "'torch.vmap' must not map an SBM layer, got a batched tensor: put samples end to "
+                "end and tell them apart by 'batch'"
             )
         x = get_unwrapped(x)
     return x.detach() if isinstance(x, Tensor) else x
