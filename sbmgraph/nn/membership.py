@@ -284,7 +284,7 @@ def _solve(density_at: Any, target: float, like: Tensor) -> Tensor:
     """Where the increasing function ``density_at`` takes the value ``target``, by bisection; one
     answer for each entry of ``like``."""
     low, high = torch.full_like(like, -64.0), torch.full_like(like, 64.0)
-    for _ in range(64):
+    for _ in range(44):
         middle = (low + high) / 2
         above = density_at(middle) > target
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
