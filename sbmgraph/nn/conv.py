@@ -121,7 +121,9 @@ class SBMConv(MessagePassing):
         self.bias_init = bias_init
 
         channels = heads * out_channels
-        shared = {"bias": bias, "bias_initializer": bias_init}
+        # PyG's name for biases in 1 / sqrt(in_channels) is None.
+        initializer = None if bias_init == "uniform" else bias_init
+        shared = {"bias": bias, "bias_initializer": initializer}
         self.lin_query = Linear(in_channels[1], channels, **shared)
         self.lin_key = Linear(in_channels[0], channels, **shared)
         self.lin_value = Linear(in_channels[0], channels, **shared)
