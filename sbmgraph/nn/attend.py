@@ -36,7 +36,7 @@ def attend_groups(
     """
     outs, alphas, start = [], [], 0
     # The reference backend is the one whose weights carry a gradient.
-    backend = "pyg" if weights and torch.is_grad_enabled() else options.backend
+    backend = "reference" if weights and torch.is_grad_enabled() else options.backend
     for group in groups:
         heads = slice(start, start + group.graph.heads)
         start = heads.stop
@@ -45,7 +45,7 @@ def attend_groups(
             "graph": group.graph,
             "sbm": group.sbm,
             "bias": group.bias,
-            "learned": group.sampled,
+            "sampled": group.sampled,
             "estimator": options.estimator,
             "scale": scale,
             "dropout": dropout,

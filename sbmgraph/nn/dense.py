@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sbmgraph.graph import SampledGraph, count_graphs
+from sbmgraph.graph import SampledGraph
 from sbmgraph.nn.baselines.ragged import padding_unit, run_padded
+from sbmgraph.nodes import count_graphs
 from sbmgraph.sbm import SBM
 
 PADDING = 64
@@ -80,7 +81,7 @@ def complete_graph(
     rowptr = F.pad(degree.cumsum(0), (1, 0))
     col = torch.arange(int(rowptr[-1]), device=device)
     col = (col + (start - rowptr[:-1]).repeat_interleave(degree)).int()
-    return SampledGraph(rowptr, col, num_keys, heads, query_batch, key_batch, num_graphs)
+    return SampledGraph.from_csr(rowptr, col, num_keys, heads, query_batch, key_batch, num_graphs)
 
 
 def certain_sbm(graph: SampledGraph, dtype: torch.dtype) -> SBM:

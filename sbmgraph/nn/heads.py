@@ -31,8 +31,8 @@ from sbmgraph.nn.transforms import (
     refuse_script,
     sampling_model,
 )
+from sbmgraph.ops import sample
 from sbmgraph.record import AttendedEdges, emit, is_recorded, wants_weights
-from sbmgraph.sampling import sample
 from sbmgraph.sbm import SBM
 
 
@@ -323,13 +323,20 @@ class SBMHeads(nn.Module):
         source: Tensor,
         query: Tensor,
     ) -> SampledGraph:
-        law, algorithm = self.options.law, self.options.algorithm
+        options = {
+            "law": self.options.law,
+            "algorithm": self.options.algorithm,
+            "layout": self.options.layout,
+            "exploration": exploration,
+            "generator": generator,
+            "channels": self.channels,
+        }
         if in_transform():
             with sampling_model(sbm) as values:
-                return sample(values, law, algorithm, exploration, generator)
+                return sample(values, **options)
         check_recomputation(generator)
         try:
-            return sample(sbm, law, algorithm, exploration, generator)
+            return sample(sbm, **options)
         except ValueError:
             for name, x in (("x" if source.dim() == 2 else "key", source), ("query", query)):
                 if not bool(torch.isfinite(x).all()):

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from sbmgraph.checks import check_choice, check_flag, check_positive_int, check_range
-from sbmgraph.ops import BACKENDS, ESTIMATORS
-from sbmgraph.sampling import ALGORITHMS, LAWS
+from sbmgraph.graph import LAYOUTS
+from sbmgraph.ops import ALGORITHMS, BACKENDS, ESTIMATORS, LAWS
 
 MEMBERSHIPS = ("sigmoid", "softmax")
 AFFINITIES = ("clusters", "free")
@@ -48,6 +48,7 @@ class SBMOptions:
             does.
         law (str): Law of the edges, see :func:`~sbmgraph.sample`.
         algorithm (str): Sampling algorithm, likewise.
+        layout (str): How sampled graphs hold their edges, likewise.
         backend (str): See :func:`~sbmgraph.ops.edge_attention`.
         estimator (str): Straight-through estimator, likewise.
         num_samples (int): Number of sampled graphs whose outputs are averaged in evaluation.
@@ -69,6 +70,7 @@ class SBMOptions:
     explore_in_evaluation: bool = False
     law: str = "bernoulli"
     algorithm: str = "auto"
+    layout: str = "auto"
     backend: str = "auto"
     estimator: str = "logit"
     num_samples: int = 1
@@ -82,6 +84,7 @@ class SBMOptions:
             "cluster_init": CLUSTER_INITS,
             "law": LAWS,
             "algorithm": ALGORITHMS,
+            "layout": ("auto", *LAYOUTS),
             "backend": BACKENDS,
             "estimator": ESTIMATORS,
         }.items():

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from sbmgraph.checks import check_batch, describe
-from sbmgraph.graph import count_graphs
 from sbmgraph.nn.attention import SBMAttention
 from sbmgraph.nn.config import POOLINGS, EncoderConfig
 from sbmgraph.nn.inputs import flatten_mask
 from sbmgraph.nn.options import SBMOptions
 from sbmgraph.nn.positions import picture_codes
 from sbmgraph.nn.transforms import has_no_values
+from sbmgraph.nodes import count_graphs
 
 __all__ = ["POOLINGS", "SBMTransformer", "Transformer", "TransformerLayer", "picture_codes"]
 

@@ -89,7 +89,7 @@ def edge_attention_plain(
     graph: SampledGraph,
     sbm: SBM | None,
     bias: Tensor | None,
-    learned: Tensor | None,
+    sampled: Tensor | None,
     estimator: str,
     scale: float | None,
     dropout: float,
@@ -108,8 +108,8 @@ def edge_attention_plain(
         rate = torch.einsum("nhk,hkl->nhl", sbm.query_membership, sbm.affinity).flatten(0, 1)
         prob = (rate[target] * sbm.key_membership.flatten(0, 1)[source]).sum(-1)
         gate = 1.0 + prob - prob.detach()
-        if learned is not None:
-            gate = torch.where(learned, gate, gate.detach())
+        if sampled is not None:
+            gate = torch.where(sampled, gate, gate.detach())
         score = score * gate if estimator == "logit" else score + _ClipGradient.apply(gate) - 1.0
     num_vertices = flat[0].size(0)
     alpha = softmax(score, target, num_nodes=num_vertices)

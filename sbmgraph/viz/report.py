@@ -20,8 +20,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -32,7 +31,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sbmgraph.checks import check_positive_int
 from sbmgraph.analysis import (
     BlockOrder,
     biadjacency_matrix,
@@ -45,10 +43,8 @@ from sbmgraph.analysis import (
     sampled_matrix,
 )
 from sbmgraph.analysis.matrix import bin_edges, bin_means
-from sbmgraph.graph import SampledGraph
-from sbmgraph.nn.conv import EdgeAttention
-from sbmgraph.ops import edge_attention
-from sbmgraph.record import LayerSample, record
+from sbmgraph.checks import check_positive_int
+from sbmgraph.record import LayerSample, evaluating, record
 from sbmgraph.viz.style import block_color
 
 if TYPE_CHECKING:
@@ -224,9 +220,9 @@ def _run(
     lengths = torch.tensor([t.numel() for t in item.documents], device=device)
     batch = torch.repeat_interleave(torch.arange(lengths.numel(), device=device), lengths)
     generator = torch.Generator().manual_seed(seed + number)
-    with _evaluating(model), torch.no_grad(), _attended(model) as received:
+    with evaluating(model), torch.no_grad():
         try:
-            with record(model) as runs:
+            with record(model, weights=True) as runs:
                 scores = model(tokens, batch=batch, generator=generator)
         except ValueError as error:
             raise ValueError(f"'inputs' must fit the model, got input {number}: {error}") from error
@@ -235,48 +231,13 @@ def _run(
                 f"'model' must have an SBM layer, got a {type(model).__name__} without one"
             )
         first = [layer_runs[0] for layer_runs in runs.by_layer().values()]
-        return scores, [(run, _attention_weights(run, received)) for run in first]
+        return scores, [(run, _attention_weights(run)) for run in first]
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Generator[None, None, None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-@contextmanager
-def _attended(model: nn.Module) -> Generator[dict[SampledGraph, tuple[Tensor, Tensor]], None, None]:
-    """Keeps the queries and keys that meet on each graph."""
-    received: dict[SampledGraph, tuple[Tensor, Tensor]] = {}
-
-    def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        received[kwargs["graph"]] = args[:2]
-
-    attentions = [module for module in model.modules() if isinstance(module, EdgeAttention)]
-    handles = [module.register_forward_pre_hook(keep, with_kwargs=True) for module in attentions]
-    try:
-        yield received
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _attention_weights(
-    run: LayerSample, received: Mapping[SampledGraph, tuple[Tensor, Tensor]]
-) -> Tensor | None:
+def _attention_weights(run: LayerSample) -> Tensor | None:
     """The attention weight of every edge of a recorded run; none where the layer attended over
     more than its sampled graph."""
-    if run.graph not in received:
-        return None
-    query, key = received[run.graph]
-    _, weights = edge_attention(
-        query, key, key[..., :1].contiguous(), run.graph, backend="pyg", return_weights=True
-    )
-    return weights
+    return None if len(run.attended) > 1 or not run.attended[0].sampled.all() else run.weights
 
 
 def _choose(name: str, wanted: Sequence[int] | None, size: int) -> list[int]:
