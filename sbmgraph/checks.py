@@ -42,6 +42,21 @@ def check_floating(name: str, value: Tensor) -> None:
         )
 
 
+def check_weight_dtype(name: str, value: Tensor, weight: Tensor) -> None:
+    """``value`` must have the dtype of a layer's ``weight``, or one that autocast brings there."""
+    if value.dtype == weight.dtype:
+        return
+    if torch.is_autocast_enabled(value.device.type) and torch.float64 not in (
+        value.dtype,
+        weight.dtype,
+    ):
+        return
+    raise ValueError(
+        f"'{name}' must have the layer's dtype {weight.dtype}, got {describe(value)}; use "
+        f"layer.to({value.dtype}), or convert '{name}'"
+    )
+
+
 def check_same(attribute: str, **tensors: Tensor | None) -> None:
     """All given tensors must share ``attribute`` (``"device"`` or ``"dtype"``)."""
     found = {name: getattr(t, attribute) for name, t in tensors.items() if t is not None}
@@ -81,6 +96,12 @@ def check_positive_int(name: str, value: Any, minimum: int = 1) -> None:
     """``value`` must be an integer of at least ``minimum``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"'{name}' must be an integer >= {minimum}, got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """``value`` must be :obj:`True` or :obj:`False`."""
+    if not isinstance(value, bool):
+        raise ValueError(f"'{name}' must be True or False, got {value!r}")
 
 
 def check_batch(name: str, batch: Any, size: int, device: torch.device) -> None:

@@ -7,8 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sbmgraph.checks import check_positive_int, describe
+from sbmgraph.checks import check_tensor, describe
+from sbmgraph.nn.config import split_channels
 from sbmgraph.nn.conv import SBMConv
+from sbmgraph.nn.inputs import flatten_mask
+from sbmgraph.nn.options import SBMOptions
+from sbmgraph.nn.transforms import has_no_values
+
+CONV_ARGUMENTS = ("dropout", "pe_channels", "bias_init")
+"""The arguments that go to the layer inside, apart from options."""
 
 
 class SBMAttention(nn.Module):
@@ -23,8 +30,9 @@ class SBMAttention(nn.Module):
         head_channels (int, optional): Channels of each head. (default: :obj:`channels // heads`)
         bias (bool, optional): If :obj:`False`, the projections have no bias. (default:
             :obj:`True`)
-        **kwargs (optional): Arguments of :class:`SBMConv`: ``num_clusters``, ``dropout``,
-            ``law``, ``init_density`` and so on.
+        **kwargs (optional): Arguments of :class:`SBMConv` (``dropout``, ``pe_channels``,
+            ``bias_init``, ``options``) and single options of :class:`SBMOptions`
+            (``num_clusters``, ``init_density`` and so on).
 
     Shapes:
         - **input:** :math:`(B, N, C)` with a boolean mask :math:`(B, N)`, :obj:`True` where valid;
@@ -44,19 +52,18 @@ class SBMAttention(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        check_positive_int("channels", channels)
-        check_positive_int("heads", heads)
-        if head_channels is None:
-            if channels % heads:
-                raise ValueError(
-                    f"'channels' must be a multiple of 'heads' = {heads} unless 'head_channels' is "
-                    f"given, got {channels}"
-                )
-            head_channels = channels // heads
+        head_channels = split_channels(channels, heads, head_channels)
         if "concat" in kwargs:
             raise ValueError("'concat' must be left out: heads are projected together")
+        conv = {name: kwargs.pop(name) for name in CONV_ARGUMENTS if name in kwargs}
+        options = SBMOptions.gather(
+            type(self).__name__,
+            kwargs.pop("options", None),
+            kwargs,
+            ("channels", "heads", "head_channels", "bias", "options", *CONV_ARGUMENTS),
+        )
         self.channels = channels
-        self.conv = SBMConv(channels, head_channels, heads, bias=bias, **kwargs)
+        self.conv = SBMConv(channels, head_channels, heads, bias=bias, options=options, **conv)
         self.lin_out = nn.Linear(heads * self.conv.out_channels, channels, bias=bias)
         self.reset_parameters()
 
@@ -72,6 +79,7 @@ class SBMAttention(nn.Module):
         batch: Tensor | None = None,
         generator: torch.Generator | None = None,
         pe: Tensor | None = None,
+        batch_size: int | None = None,
     ) -> Tensor:
         r"""Runs the layer.
 
@@ -83,6 +91,7 @@ class SBMAttention(nn.Module):
                 :obj:`[T]`. (default: one sequence)
             generator (torch.Generator, optional): Source of the sampling's seed.
             pe (Tensor, optional): Positional encodings, shaped as :obj:`x`.
+            batch_size (int, optional): The number of flat sequences, where the last are empty.
 
         Raises:
             ValueError: If shapes or dtypes do not fit together.
@@ -95,12 +104,24 @@ class SBMAttention(nn.Module):
         if x.dim() == 2:
             if mask is not None:
                 raise ValueError("'mask' must be None for flat input; use 'batch'")
-            return self.lin_out(self.conv(x, batch, pe=pe, generator=generator))
+            out = self.conv(x, batch, pe=pe, generator=generator, batch_size=batch_size)
+            return self.lin_out(out)
         if batch is not None:
             raise ValueError("'batch' must be None for padded input; use 'mask'")
+        if has_no_values(x):
+            return x.new_empty(x.shape)
         mask, batch = flatten_mask(x.shape[:2], mask, x.device)
+        if batch_size is not None:
+            raise ValueError(f"'batch_size' must be None for padded input, got {batch_size!r}")
         out = x.new_zeros(x.shape)
-        pe = None if pe is None else pe[mask]
+        if pe is not None:
+            check_tensor("pe", pe, 3, f"[{x.size(0)}, {x.size(1)}, pe_channels]")
+            if pe.shape[:2] != mask.shape:
+                raise ValueError(
+                    f"'pe' must have shape [{x.size(0)}, {x.size(1)}, pe_channels], "
+                    f"got {describe(pe)}"
+                )
+            pe = pe[mask]
         flat = self.lin_out(self.conv(x[mask], batch, pe=pe, generator=generator))
         out = out.to(flat.dtype)
         return out.masked_scatter(mask.unsqueeze(-1), flat)
@@ -112,28 +133,16 @@ class SBMAttention(nn.Module):
         )
 
 
-def flatten_mask(
-    shape: torch.Size, mask: Tensor | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Checks the mask of a padded batch [B, N] and derives the sequence of every valid token.
+class FlatSBMAttention(SBMAttention):
+    """:class:`SBMAttention` with the arguments of all attentions that encoders are built from:
+    ``attention(x [T, C], batch=None, generator=None) -> [T, C]``."""
 
-    Returns:
-        The mask, boolean of shape :obj:`[B, N]`, and the batch vector of its valid tokens.
-
-    Raises:
-        ValueError: If the mask has another shape, dtype or device.
-    """
-    if mask is None:
-        mask = torch.ones(shape, dtype=torch.bool, device=device)
-    if (
-        not isinstance(mask, Tensor)
-        or mask.dtype != torch.bool
-        or mask.shape != shape
-        or mask.device != device
-    ):
-        raise ValueError(
-            f"'mask' must be a boolean tensor of shape {list(shape)} on {device} (True = valid), "
-            f"got {describe(mask)}"
-        )
-    sequence = torch.arange(shape[0], device=device).unsqueeze(1).expand(shape)
-    return mask, sequence[mask]
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        batch: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Attends inside each sequence of flat tokens."""
+        check_tensor("x", x, 2, f"[num_tokens, {self.channels}]")
+        return super().forward(x, batch=batch, generator=generator)

@@ -8,34 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
-from torch_geometric.nn.inits import zeros
 from torch_geometric.typing import Adj, OptPairTensor, PairTensor
 
-from sbmgraph.checks import (
-    check_batch,
-    check_choice,
-    check_floating,
-    check_positive_int,
-    check_range,
-    check_tensor,
-    describe,
-)
+from sbmgraph.checks import check_choice, check_flag, check_positive_int, describe
 from sbmgraph.graph import SampledGraph
-from sbmgraph.nn.edges import Attended, GivenEdges, attended_groups, read_edges
+from sbmgraph.nn.edges import read_edges
+from sbmgraph.nn.heads import Layer, SBMHeads
+from sbmgraph.nn.inputs import check_features, check_size, split_batch
 from sbmgraph.nn.membership import MembershipNetwork
-from sbmgraph.ops import BACKENDS, ESTIMATORS, edge_attention
-from sbmgraph.record import emit
-from sbmgraph.ops.sample import ALGORITHMS, LAWS, sample
-from sbmgraph.sbm import SBM
+from sbmgraph.nn.options import SBMOptions
+from sbmgraph.nn.transforms import refuse_script
+from sbmgraph.record import wants_weights
 
+BIAS_INITS = ("zeros", "uniform")
 
-class EdgeAttention(nn.Module):
-    """:func:`~sbmgraph.ops.edge_attention` as a module, so that forward hooks can read and extend
-    what a layer attends with."""
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Any:
-        """Calls :func:`~sbmgraph.ops.edge_attention`."""
-        return edge_attention(query, key, value, **kwargs)
+ARGUMENTS = (
+    *("in_channels", "out_channels", "heads", "concat", "dropout", "bias"),
+    *("pe_channels", "edge_dim", "local_heads", "bias_init", "options"),
+)
+"""The arguments of :class:`SBMConv` apart from single options."""
 
 
 class SBMConv(MessagePassing):
@@ -69,25 +60,19 @@ class SBMConv(MessagePassing):
             :obj:`0.0`)
         bias (bool, optional): If :obj:`False`, the projections have no bias. (default:
             :obj:`True`)
-        law (str, optional): Law of the edges, see :func:`~sbmgraph.sample`. (default:
-            :obj:`"bernoulli"`)
-        algorithm (str, optional): Sampling algorithm, likewise. (default: :obj:`"auto"`)
-        backend (str, optional): See :func:`~sbmgraph.ops.edge_attention`. (default: :obj:`"auto"`)
-        estimator (str, optional): Straight-through estimator, likewise. (default: :obj:`"logit"`)
-        exploration (float, optional): Probability :math:`\delta` added to every edge's in
-            training. (default: :obj:`0.01`)
-        init_density (float, optional): Expected density at the start. (default: about ¼)
-        max_density (float, optional): Bound of the expected density of each head on each graph;
-            edge probabilities are scaled down to it. (default: :obj:`None`)
-        num_samples (int, optional): Number of sampled graphs whose outputs are averaged in
-            evaluation. (default: :obj:`1`)
         pe_channels (int, optional): Channels of a positional or structural encoding of the nodes
             that block memberships may depend on. (default: :obj:`0`)
         edge_dim (int, optional): The number of attributes of given edges; a linear function of
             them, one for each head, is added to the attention scores. (default: :obj:`None`)
         local_heads (int, optional): The first so many heads attend over the given edges only and
             sample none. (default: :obj:`0`)
-        **kwargs (optional): Arguments of :class:`torch_geometric.nn.conv.MessagePassing`.
+        bias_init (str, optional): How the projections' biases start: :obj:`"zeros"`, or
+            :obj:`"uniform"` in :math:`\pm 1 / \sqrt{C_{in}}`, as in the authors' program.
+            (default: :obj:`"zeros"`)
+        options (SBMOptions, optional): Options of the SBM, its sampling and attention as one
+            object.
+        **kwargs (optional): Single options: ``law``, ``init_density``, ``exploration`` and so on,
+            see :class:`SBMOptions`.
 
     Shapes:
         - **input:** node features :math:`(n, C_{in})`, or :math:`((m, C_{src}), (n, C_{dst}))`;
@@ -104,89 +89,110 @@ class SBMConv(MessagePassing):
         in_channels: int | tuple[int, int],
         out_channels: int,
         heads: int = 1,
-        num_clusters: int = 128,
+        num_clusters: int | None = None,
         concat: bool = True,
         dropout: float = 0.0,
         bias: bool = True,
-        law: str = "bernoulli",
-        algorithm: str = "auto",
-        backend: str = "auto",
-        estimator: str = "logit",
-        exploration: float = 0.01,
-        init_density: float | None = None,
-        max_density: float | None = None,
-        num_samples: int = 1,
+        *,
         pe_channels: int = 0,
         edge_dim: int | None = None,
         local_heads: int = 0,
+        bias_init: str = "zeros",
+        options: SBMOptions | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("aggr", "add")
-        super().__init__(node_dim=0, **kwargs)
+        options = SBMOptions.gather(
+            type(self).__name__, options, {"num_clusters": num_clusters, **kwargs}, ARGUMENTS
+        )
+        super().__init__(aggr="add", node_dim=0)
+        in_channels = _check_channels(in_channels)
         check_positive_int("out_channels", out_channels)
         check_positive_int("heads", heads)
-        check_positive_int("num_samples", num_samples)
-        check_range("dropout", dropout, 0.0, 1.0, high_open=True)
-        check_choice("law", law, LAWS)
-        check_choice("algorithm", algorithm, ALGORITHMS)
-        check_choice("backend", backend, BACKENDS)
-        check_choice("estimator", estimator, ESTIMATORS)
-        check_range("exploration", exploration, 0.0, 1.0)
-        if max_density is not None:
-            check_range("max_density", max_density, 0.0, 1.0, low_open=True)
-            if not exploration < max_density:
-                raise ValueError(
-                    f"'max_density' must be above 'exploration' = {exploration:g} (which it "
-                    f"includes), got {max_density:g}"
-                )
+        check_flag("concat", concat)
+        check_flag("bias", bias)
+        check_choice("bias_init", bias_init, BIAS_INITS)
         if edge_dim is not None:
             check_positive_int("edge_dim", edge_dim)
-        check_positive_int("local_heads", local_heads, minimum=0)
-        if local_heads >= heads:
-            raise ValueError(
-                f"'local_heads' must leave one of 'heads' = {heads} to sample, got {local_heads}"
-            )
-        if isinstance(in_channels, int):
-            in_channels = (in_channels, in_channels)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.heads = heads
-        self.num_clusters = num_clusters
         self.concat = concat
-        self.dropout = dropout
-        self.law = law
-        self.algorithm = algorithm
-        self.backend = backend
-        self.estimator = estimator
-        self.exploration = exploration
-        self.max_density = max_density
-        self.num_samples = num_samples
         self.edge_dim = edge_dim
-        self.local_heads = local_heads
-        # The layer samples its own edges; an explainer's mask of the input's edges is not for it.
-        self.explain = False
+        self.bias_init = bias_init
 
         channels = heads * out_channels
-        options = {"bias": bias, "bias_initializer": "zeros"}
-        self.lin_query = Linear(in_channels[1], channels, **options)
-        self.lin_key = Linear(in_channels[0], channels, **options)
-        self.lin_value = Linear(in_channels[0], channels, **options)
+        # PyG's name for biases in 1 / sqrt(in_channels) is None.
+        initializer = None if bias_init == "uniform" else bias_init
+        shared = {"bias": bias, "bias_initializer": initializer}
+        self.lin_query = Linear(in_channels[1], channels, **shared)
+        self.lin_key = Linear(in_channels[0], channels, **shared)
+        self.lin_value = Linear(in_channels[0], channels, **shared)
         self.lin_edge = None if edge_dim is None else nn.Linear(edge_dim, heads, bias=False)
-        self.membership = MembershipNetwork(
-            out_channels, heads - local_heads, num_clusters, init_density, pe_channels
+        self.attention = SBMHeads(
+            out_channels,
+            heads,
+            dropout=dropout,
+            local_heads=local_heads,
+            pe_channels=pe_channels,
+            options=options,
         )
-        self.attention = EdgeAttention()
+        self.register_load_state_dict_pre_hook(_rename_membership)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws all weights anew."""
         super().reset_parameters()
-        for module in (self.lin_query, self.lin_key, self.lin_value):
-            module.reset_parameters()
-            zeros(module.bias)
-        if self.lin_edge is not None:
-            self.lin_edge.reset_parameters()
-        self.membership.reset_parameters()
+        for module in (self.lin_query, self.lin_key, self.lin_value, self.lin_edge):
+            if module is not None:
+                module.reset_parameters()
+        self.attention.reset_parameters()
+
+    @property
+    def membership(self) -> MembershipNetwork:
+        """The network that infers the heads' SBMs."""
+        return self.attention.membership
+
+    @property
+    def options(self) -> SBMOptions:
+        """The options of the SBM, its sampling and attention; may be set, but for those that the
+        weights depend on."""
+        return self.attention.options
+
+    @options.setter
+    def options(self, value: SBMOptions) -> None:
+        self.attention.options = value
+
+    @property
+    def num_clusters(self) -> int:
+        """The number of blocks."""
+        return self.options.num_clusters
+
+    @property
+    def num_samples(self) -> int:
+        """Number of sampled graphs whose outputs are averaged in evaluation; may be set."""
+        return self.attention.num_samples
+
+    @num_samples.setter
+    def num_samples(self, value: int) -> None:
+        self.attention.num_samples = value
+
+    def set_dense(self, dense: bool = True, density: float | None = None) -> None:
+        """Turns sampling off or on, see :meth:`SBMHeads.set_dense`."""
+        self.attention.set_dense(dense, density)
+
+    @property
+    def explain(self) -> bool | None:
+        """Always :obj:`False`: the layer samples its own edges, and a mask of the input's, which
+        PyG's explainers learn, is not for it; see :func:`sbmgraph.nn.explain`."""
+        return False
+
+    @explain.setter
+    def explain(self, value: bool | None) -> None:
+        if value:
+            raise ValueError(
+                f"'explain' must be False for a {type(self).__name__}, got {value!r}: its edges "
+                "are sampled, so PyG's edge masks do not apply; use sbmgraph.nn.explain"
+            )
 
     def forward(  # type: ignore[override]
         self,
@@ -198,6 +204,7 @@ class SBMConv(MessagePassing):
         generator: torch.Generator | None = None,
         size: tuple[int, int] | None = None,
         return_attention_weights: bool | None = None,
+        batch_size: int | None = None,
     ) -> Tensor | tuple[Tensor, PairTensor]:
         r"""Runs the layer.
 
@@ -218,42 +225,59 @@ class SBMConv(MessagePassing):
             return_attention_weights (bool, optional): If :obj:`True`, also returns
                 :obj:`(edge_index, alpha)`: the union of the heads' edges, sorted by target, and
                 weights of shape :obj:`[E, H]` that are 0 where a head does not have the edge.
+            batch_size (int, optional): The number of graphs, where the last have no nodes.
 
         Raises:
             ValueError: If shapes, batch vectors, edges or encodings do not fit together or the
                 features are not finite.
         """
-        x_src, x_dst = x if isinstance(x, tuple) else (x, x)
-        self._check_features(x_src, self.lin_key.in_channels)
-        if x_dst is not None:
-            self._check_features(x_dst, self.lin_query.in_channels)
-        batch_src, batch_dst = _split_batch(batch, bipartite=x_dst is not x_src)
-        size = _check_size(size, x_src, x_dst, batch_dst)
-        pe_src, pe_dst = self._split_encodings(pe, size)
+        x_src, x_dst = self._split_features(x)
+        batch_src, batch_dst = split_batch(batch, bipartite=x_dst is not x_src)
+        size = check_size(size, x_src, x_dst, batch_dst)
+        x_src, x_dst = self._trace_source(x_src, x_dst)
 
         shape = (-1, self.heads, self.out_channels)
         key = self.lin_key(x_src).view(shape)
         value = self.lin_value(x_src).view(shape)
         query = self._query(x_dst, size[1], key).view(shape)
-        mine = slice(self.local_heads, None)
-        sbm = self.membership(query[:, mine], key[:, mine], batch_dst, batch_src, pe_dst, pe_src)
-
-        samples = self._sample(sbm, size, edge_index, edge_attr, generator, (x_src, x_dst))
-        outs: list[Tensor] = []
-        alphas: list[Tensor] = []
-        for groups in samples:
-            out, alphas = self._attend(query, key, value, groups, bool(return_attention_weights))
-            outs.append(out)
-        out = outs[0] if len(outs) == 1 else torch.stack(outs).mean(dim=0)
-        out = out.flatten(1) if self.concat else out.mean(dim=1)
-        if not return_attention_weights:
-            return out
-        if len(samples) > 1:
+        if edge_index is None and edge_attr is not None:
             raise ValueError(
-                "'return_attention_weights' must go with 'num_samples' = 1 (weights belong to one "
-                f"sampled graph), got {self.num_samples}"
+                f"'edge_attr' must come with 'edge_index', got {describe(edge_attr)} alone"
             )
-        return out, merge_heads([group.graph for group in samples[0]], alphas)
+        attended = self.attention(
+            query,
+            key,
+            value,
+            None if batch_src is None else (batch_src, batch_dst),
+            generator=generator,
+            pe=pe,
+            batch_size=batch_size,
+            return_attention_weights=return_attention_weights,
+            layer=Layer(self, x_src, edge_index, edge_attr),
+        )
+        out, weights = attended if return_attention_weights else (attended, None)
+        out = out.flatten(1) if self.concat else out.mean(dim=1)
+        return out if weights is None else (out, weights)
+
+    def _split_features(self, x: Any) -> tuple[Tensor, Tensor | None]:
+        if isinstance(x, tuple | list) and len(x) != 2:
+            raise ValueError(
+                f"'x' must be a tensor or a pair of source and target features, got {len(x)} parts"
+            )
+        x_src, x_dst = x if isinstance(x, tuple | list) else (x, x)
+        check_features("x", x_src, self.lin_key)
+        if x_dst is not None and x_dst is not x_src:
+            check_features("x", x_dst, self.lin_query)
+        return x_src, x_dst
+
+    def _trace_source(self, x_src: Tensor, x_dst: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The features, with a gradient where a recorder of weights explains the layer by it."""
+        if torch.compiler.is_compiling() or x_src.requires_grad or not torch.is_grad_enabled():
+            return x_src, x_dst
+        if not wants_weights(self):
+            return x_src, x_dst
+        traced = x_src.detach().requires_grad_()
+        return traced, traced if x_dst is x_src else x_dst
 
     def _query(self, x_dst: Tensor | None, num_targets: int, key: Tensor) -> Tensor:
         if x_dst is not None:
@@ -263,124 +287,22 @@ class SBMConv(MessagePassing):
             bias = key.new_zeros(self.lin_query.out_channels)
         return bias.to(key.dtype).expand(num_targets, -1)
 
-    @torch.compiler.disable
-    def _sample(
+    def read_edges(
         self,
-        sbm: SBM,
-        size: tuple[int, int],
-        edge_index: Adj | None,
+        edge_index: Adj,
         edge_attr: Tensor | None,
-        generator: torch.Generator | None,
-        x: OptPairTensor,
-    ) -> list[list[Attended]]:
-        """Everything that looks at values: for each sampled graph, what each group of heads
-        attends over."""
-        if sbm.query_batch is not None:
-            check_batch("batch", sbm.key_batch, size[0], sbm.device)
-            check_batch("batch", sbm.query_batch, size[1], sbm.device)
-        given = self._read_edges(edge_index, edge_attr, size, sbm)
-        bias = None
-        if self.lin_edge is not None and given is not None and given.attr is not None:
-            bias = self.lin_edge(given.attr.to(self.lin_edge.weight.dtype))
-        exploration = self.exploration if self.training else 0.0
-        if self.max_density is not None:
-            sbm = sbm.limit_density(self.max_density, exploration)
-        samples = []
-        for _ in range(1 if self.training else self.num_samples):
-            sampled = self._sample_once(sbm, exploration, generator, x)
-            if given is None:
-                samples.append([Attended(sampled, sbm)])
-            else:
-                samples.append(attended_groups(sampled, sbm, given, bias, self.local_heads))
-        return samples
+        size: tuple[int, int],
+        batch: tuple[Tensor | None, Tensor | None],
+    ) -> tuple[SampledGraph, Tensor | None]:
+        """The distinct given edges, and their bias for each head of shape :obj:`[E, H]`."""
+        weight = self.lin_value.weight
+        given = read_edges(edge_index, edge_attr, self.edge_dim, size, weight.device, *batch)
+        if self.lin_edge is None or given.attr is None:
+            return given.graph, None
+        return given.graph, self.lin_edge(given.attr.to(self.lin_edge.weight.dtype))
 
-    def _sample_once(
-        self, sbm: SBM, exploration: float, generator: torch.Generator | None, x: OptPairTensor
-    ) -> SampledGraph:
-        try:
-            graph = sample(sbm, self.law, self.algorithm, exploration, generator)
-        except ValueError:
-            if any(part is not None and not bool(torch.isfinite(part).all()) for part in x):
-                raise ValueError("'x' must be finite, got NaN or infinite entries") from None
-            raise
-        emit(self, sbm, graph, exploration)
-        return graph
-
-    def _read_edges(
-        self, edge_index: Adj | None, edge_attr: Tensor | None, size: tuple[int, int], sbm: SBM
-    ) -> GivenEdges | None:
-        if edge_index is not None:
-            return read_edges(
-                edge_index,
-                edge_attr,
-                self.edge_dim,
-                size,
-                sbm.device,
-                sbm.key_batch,
-                sbm.query_batch,
-            )
-        if edge_attr is not None:
-            raise ValueError(
-                f"'edge_attr' must come with 'edge_index', got {describe(edge_attr)} alone"
-            )
-        if self.local_heads:
-            raise ValueError(
-                f"'edge_index' must be given as 'local_heads' = {self.local_heads} heads attend "
-                "over it alone, got None"
-            )
-        return None
-
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, groups: list[Attended], weights: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Output [n, H, d] of groups of consecutive heads, and each group's attention weights."""
-        outs, alphas, start = [], [], 0
-        for group in groups:
-            heads = slice(start, start + group.graph.heads)
-            start = heads.stop
-            out = self.attention(
-                query[:, heads],
-                key[:, heads],
-                value[:, heads],
-                graph=group.graph,
-                sbm=group.sbm,
-                bias=group.bias,
-                sampled=group.learned,
-                estimator=self.estimator,
-                dropout=self.dropout,
-                training=self.training,
-                backend=self.backend,
-                return_weights=weights,
-            )
-            if weights:
-                out, alpha = out
-                alphas.append(alpha)
-            outs.append(out)
-        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1), alphas
-
-    def _check_features(self, x: Any, channels: int) -> None:
-        expected = channels if channels > 0 else "in_channels"
-        check_tensor("x", x, 2, f"[num_nodes, {expected}]")
-        check_floating("x", x)
-        if channels > 0 and x.size(1) != channels:
-            raise ValueError(f"'x' must have {channels} channels, got {x.size(1)}")
-
-    def _split_encodings(
-        self, pe: Tensor | PairTensor | None, size: tuple[int, int]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        lin = self.membership.lin_pe
-        if (pe is None) != (lin is None):
-            expected = "None as 'pe_channels' is 0" if lin is None else "a tensor"
-            raise ValueError(f"'pe' must be {expected}, got {type(pe).__name__}")
-        if pe is None or lin is None:
-            return None, None
-        pair = pe if isinstance(pe, tuple) else (pe, pe)
-        for encoding, num_nodes in zip(pair, size, strict=True):
-            shape = (num_nodes, lin.in_features)
-            if not isinstance(encoding, Tensor) or encoding.shape != shape:
-                came = list(encoding.shape) if isinstance(encoding, Tensor) else encoding
-                raise ValueError(f"'pe' must have shape {list(shape)}, got {came}")
-        return pair
+    def __prepare_scriptable__(self) -> None:
+        refuse_script(type(self).__name__)
 
     def __repr__(self) -> str:
         source, target = self.in_channels
@@ -388,68 +310,20 @@ class SBMConv(MessagePassing):
         return f"{type(self).__name__}({channels}, {self.out_channels}, heads={self.heads})"
 
 
-def merge_heads(graphs: list[SampledGraph], weights: list[Tensor]) -> PairTensor:
-    """The union of all heads' edges and each head's weight on them.
-
-    Args:
-        graphs: Graphs of consecutive groups of heads over the same nodes.
-        weights: For each, the attention weight of every edge, of shape :obj:`[E]`.
-
-    Returns:
-        ``edge_index`` [2, U] of the distinct (key, query) pairs, sorted by query, and weights of
-        shape :obj:`[U, H]`, 0 where a head has no such edge.
-    """
-    size = max(graphs[0].num_keys, 1)
-    heads, pairs, start = [], [], 0
-    for graph in graphs:
-        key, query = graph.edge_index
-        pairs.append(query * size + key)
-        heads.append(graph.head + start)
-        start += graph.heads
-    pair, inverse = torch.unique(torch.cat(pairs), return_inverse=True)
-    alpha = weights[0].new_zeros(pair.numel(), start)
-    alpha = alpha.index_put((inverse, torch.cat(heads)), torch.cat(weights))
-    return torch.stack([pair % size, pair.div(size, rounding_mode="floor")]), alpha
-
-
-def _split_batch(batch: Any, bipartite: bool) -> tuple[Tensor | None, Tensor | None]:
-    if batch is None:
-        return None, None
-    if not isinstance(batch, tuple):
-        if not isinstance(batch, Tensor) or batch.dim() != 1:
-            raise ValueError(
-                f"'batch' must be an int64 vector of graph numbers, got {describe(batch)}; edges "
-                "go to 'edge_index' by keyword ('edge_index_dict' in HeteroConv)"
-            )
-        if bipartite:
-            raise ValueError(
-                "'batch' must be a tuple of source and target batch vectors for bipartite input, "
-                "got a single vector"
-            )
-        return batch, batch
-    if len(batch) != 2 or (batch[0] is None) != (batch[1] is None):
+def _check_channels(in_channels: Any) -> tuple[int, int]:
+    pair = in_channels if isinstance(in_channels, tuple) else (in_channels, in_channels)
+    if len(pair) != 2 or any(
+        isinstance(c, bool) or not isinstance(c, int) or not (c == -1 or c > 0) for c in pair
+    ):
         raise ValueError(
-            "'batch' must hold a batch vector for source and one for target nodes, got "
-            f"{[None if part is None else describe(part) for part in batch]}"
+            "'in_channels' must be a positive integer or -1, or a pair of them for source and "
+            f"target nodes, got {in_channels!r}"
         )
-    return batch
+    return pair
 
 
-def _check_size(
-    size: tuple[int, int] | None, x_src: Tensor, x_dst: Tensor | None, batch_dst: Tensor | None
-) -> tuple[int, int]:
-    """The numbers of source and target nodes."""
-    if x_dst is not None:
-        found = (x_src.size(0), x_dst.size(0))
-    elif batch_dst is not None:
-        found = (x_src.size(0), batch_dst.numel())
-    elif size is not None:
-        found = (x_src.size(0), size[1])
-    else:
-        raise ValueError(
-            "'size' or 'batch' must tell the number of target nodes as their features are None, "
-            "got neither"
-        )
-    if size is not None and tuple(size) != found:
-        raise ValueError(f"'size' must be {found} like the nodes, got {tuple(size)}")
-    return found
+def _rename_membership(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Reads state dicts from before the heads were a module of their own."""
+    old = f"{prefix}membership."
+    for name in [name for name in state_dict if name.startswith(old)]:
+        state_dict[f"{prefix}attention.membership.{name[len(old) :]}"] = state_dict.pop(name)

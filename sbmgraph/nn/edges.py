@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.typing import Adj
+from torch_geometric.typing import Adj, PairTensor
 from torch_geometric.utils import is_sparse, to_edge_index
 
 from sbmgraph.checks import check_floating, describe
@@ -38,13 +38,16 @@ class Attended(NamedTuple):
         graph: All edges.
         sbm: The model that edges were sampled from, if any were.
         bias: Added to the scores, of shape :obj:`[E]`.
-        learned: Which edges were sampled, boolean of shape :obj:`[E]`; all of them if :obj:`None`.
+        sampled: Which edges were sampled, boolean of shape :obj:`[E]`; all if :obj:`None`, or none
+            where :obj:`local`.
+        local: Whether the heads attend over given edges alone.
     """
 
     graph: SampledGraph
     sbm: SBM | None = None
     bias: Tensor | None = None
-    learned: Tensor | None = None
+    sampled: Tensor | None = None
+    local: bool = False
 
 
 def read_edges(
@@ -99,7 +102,11 @@ def read_edges(
 
 
 def attended_groups(
-    sampled: SampledGraph, sbm: SBM, given: GivenEdges, bias: Tensor | None, local_heads: int
+    sampled: SampledGraph,
+    sbm: SBM | None,
+    given: SampledGraph | None,
+    bias: Tensor | None,
+    local_heads: int,
 ) -> list[Attended]:
     """What each group of heads attends over: local heads, if any, over the given edges alone, the
     others over the sampled and the given ones.
@@ -107,23 +114,49 @@ def attended_groups(
     Args:
         sampled: The edges that the other heads sampled.
         sbm: The model that they sampled from.
-        given: The given edges.
+        given: The given edges, of one head.
         bias: Bias of every given edge and head, of shape :obj:`[E, H]`.
         local_heads: The number of local heads; they come first.
     """
+    if given is None:
+        return [Attended(sampled, sbm)]
     groups = []
     if local_heads:
-        graph = _repeat(given.graph, local_heads)
-        local_bias = None if bias is None else _spread(bias[:, :local_heads], given.graph, graph)
-        groups.append(Attended(graph, bias=local_bias))
-    graph = _repeat(given.graph, sampled.heads)
+        graph = _repeat(given, local_heads)
+        local_bias = None if bias is None else _spread(bias[:, :local_heads], given, graph)
+        groups.append(Attended(graph, bias=local_bias, local=True))
+    graph = _repeat(given, sampled.heads)
     merged, in_sampled, in_given = sampled.union(graph)
     merged_bias = None
     if bias is not None:
-        spread = _spread(bias[:, local_heads:], given.graph, graph)
+        spread = _spread(bias[:, local_heads:], given, graph)
         # A last entry of zero, which position -1 (an edge that was not given) reads.
         merged_bias = torch.cat([spread, spread.new_zeros(1)])[in_given]
     return [*groups, Attended(merged, sbm, merged_bias, in_sampled >= 0)]
+
+
+def merge_heads(graphs: list[SampledGraph], weights: list[Tensor]) -> PairTensor:
+    """The union of all heads' edges and each head's weight on them.
+
+    Args:
+        graphs: Graphs of consecutive groups of heads over the same nodes.
+        weights: For each, the attention weight of every edge, of shape :obj:`[E]`.
+
+    Returns:
+        ``edge_index`` [2, U] of the distinct (key, query) pairs, sorted by query, and weights of
+        shape :obj:`[U, H]`, 0 where a head has no such edge.
+    """
+    size = max(graphs[0].num_keys, 1)
+    heads, pairs, start = [], [], 0
+    for graph in graphs:
+        key, query = graph.edge_index
+        pairs.append(query * size + key)
+        heads.append(graph.head + start)
+        start += graph.heads
+    pair, inverse = torch.unique(torch.cat(pairs), return_inverse=True)
+    alpha = weights[0].new_zeros(pair.numel(), start)
+    alpha = alpha.index_put((inverse, torch.cat(heads)), torch.cat(weights))
+    return torch.stack([pair % size, pair.div(size, rounding_mode="floor")]), alpha
 
 
 def _from_matrix(adj: Any, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

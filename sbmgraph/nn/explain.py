@@ -6,18 +6,17 @@ input, so they need a score of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.utils import scatter
 
 from sbmgraph.checks import check_positive_int, describe
-from sbmgraph.graph import SampledGraph
-from sbmgraph.nn.conv import SBMConv
+from sbmgraph.record import AttendedEdges, LayerSample, evaluating, record
 
 
 class EdgeScore(NamedTuple):
@@ -121,7 +120,7 @@ def explain(
     The model runs in evaluation mode; its mode, weights and gradients are left as they were.
 
     Args:
-        model (torch.nn.Module): A model with :class:`SBMConv` layers.
+        model (torch.nn.Module): A model with :class:`SBMConv` or other SBM layers.
         *args: The model's inputs.
         index (int, optional): Row of the output (the node or graph) to explain. (default: the
             sum over rows)
@@ -145,89 +144,48 @@ def explain(
     args, inputs = _with_gradient(args)
     named, more = _with_gradient(tuple(kwargs.values()))
     kwargs, inputs = dict(zip(kwargs, named, strict=True)), inputs + more
-    with torch.enable_grad(), _evaluation(model), _watch(model) as calls:
+    with torch.enable_grad(), evaluating(model), record(model, weights=True) as samples:
         predicted = output(model(*args, **kwargs))
         if not isinstance(predicted, Tensor) or predicted.numel() != 1:
             raise ValueError(f"'output' must return a scalar tensor, got {describe(predicted)}")
-        if not calls or not predicted.requires_grad:
-            raise ValueError("'model' must predict through an SBMConv layer, got none that ran")
-        nodes = [*inputs[:1], *(call.x for call in calls)]
-        edges = [group.bias for call in calls for group in call.groups]
+        if not samples or not predicted.requires_grad:
+            raise ValueError("'model' must predict through an SBM layer, got none that ran")
+        calls = _calls(samples)
+        nodes = [*inputs[:1], *(source for _, source, _ in calls)]
+        weights = [edges.weights for _, _, attended in calls for edges in attended]
         gradients = torch.autograd.grad(
-            predicted.sum(), [*nodes, *edges], allow_unused=True, materialize_grads=True
+            predicted.sum(), [*nodes, *weights], allow_unused=True, materialize_grads=True
         )
     node_scores = [
-        (x * grad).detach().sum(-1) for x, grad in zip(nodes, gradients[: len(nodes)], strict=True)
+        (x * grad).detach().flatten(1).sum(-1) if x.dim() > 1 else (x * grad).detach()
+        for x, grad in zip(nodes, gradients[: len(nodes)], strict=True)
     ]
-    edge_scores = iter(gradients[len(nodes) :])
-    of_calls = node_scores[len(inputs[:1]) :]
+    of_weights = iter(gradients[len(nodes) :])
     layers = [
-        _layer_scores(call, [next(edge_scores) for _ in call.groups], node_score)
-        for call, node_score in zip(calls, of_calls, strict=True)
+        _layer_scores(name, attended, [next(of_weights) for _ in attended], node_score)
+        for (name, _, attended), node_score in zip(
+            calls, node_scores[len(inputs[:1]) :], strict=True
+        )
     ]
     return Explanation(float(predicted.detach()), node_scores[0], layers)
 
 
-class _Group(NamedTuple):
-    graph: SampledGraph
-    sampled: Tensor
-    bias: Tensor
-
-
 class _Call(NamedTuple):
     layer: str
-    heads: int
-    x: Tensor
-    groups: list[_Group]
+    source: Tensor
+    attended: list[AttendedEdges]
 
 
-@contextmanager
-def _watch(model: nn.Module) -> Generator[list[_Call], None, None]:
-    """Notes what every SBM layer reads, and adds a zero that takes a gradient to the score of each
-    edge that it attends over."""
+def _calls(samples: Sequence[LayerSample]) -> list[_Call]:
+    """The calls of layers; one that averages several graphs makes as many samples."""
     calls: list[_Call] = []
-
-    def begin(name: str, layer: SBMConv, args: tuple, kwargs: dict) -> None:
-        x = args[0] if args else kwargs["x"]
-        source = x[0] if isinstance(x, tuple) else x
-        if not source.requires_grad:
-            source.requires_grad_()
-        calls.append(_Call(name, layer.heads, source, []))
-
-    def attend(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        graph = kwargs["graph"]
-        sampled = kwargs["sampled"]
-        if sampled is None:
-            sampled = torch.full_like(graph.col, kwargs["sbm"] is not None, dtype=torch.bool)
-        value = args[2]
-        zero = value.new_zeros(graph.num_edges, dtype=torch.promote_types(value.dtype, torch.float))
-        zero.requires_grad_()
-        calls[-1].groups.append(_Group(graph, sampled, zero))
-        bias = zero if kwargs["bias"] is None else kwargs["bias"] + zero
-        return args, {**kwargs, "bias": bias}
-
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, SBMConv):
-            hook = partial(begin, name)
-            handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-            handles.append(module.attention.register_forward_pre_hook(attend, with_kwargs=True))
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _evaluation(model: nn.Module) -> Generator[None, None, None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+    for sample in samples:
+        if sample.source is None:
+            continue
+        if not calls or calls[-1].source is not sample.source or calls[-1].layer != sample.name:
+            calls.append(_Call(sample.name, sample.source, []))
+        calls[-1].attended.extend(sample.attended)
+    return calls
 
 
 def _with_gradient(args: tuple) -> tuple[tuple, list[Tensor]]:
@@ -257,16 +215,24 @@ def _pick(out: Any, index: int | None, target: int | None) -> Tensor:
     return row[row.argmax() if target is None else target]
 
 
-def _layer_scores(call: _Call, gradients: list[Tensor], node_score: Tensor) -> LayerScores:
-    heads, start = [], 0
-    for group in call.groups:
-        heads.append(group.graph.head + start)
-        start = (start + group.graph.heads) % call.heads
+def _layer_scores(
+    name: str, attended: list[AttendedEdges], gradients: list[Tensor], node_score: Tensor
+) -> LayerScores:
     return LayerScores(
-        call.layer,
-        torch.cat([group.graph.edge_index for group in call.groups], dim=1),
-        torch.cat(heads),
-        torch.cat([group.sampled for group in call.groups]),
-        torch.cat(gradients),
+        name,
+        torch.cat([edges.graph.edge_index for edges in attended], dim=1),
+        torch.cat([edges.graph.head + edges.first_head for edges in attended]),
+        torch.cat([edges.sampled for edges in attended]),
+        torch.cat(
+            [_edge_score(edges, grad) for edges, grad in zip(attended, gradients, strict=True)]
+        ),
         node_score,
     )
+
+
+def _edge_score(edges: AttendedEdges, gradient: Tensor) -> Tensor:
+    """The derivative for every edge's logarithmic weight, from that for its share of its query."""
+    share = edges.weights.detach() * gradient
+    row = edges.graph.row
+    total = scatter(share, row, dim_size=edges.graph.num_queries * edges.graph.heads)
+    return share - edges.weights.detach() * total[row]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,6 +19,15 @@ from sbmgraph.checks import check_positive_int, check_range
 from sbmgraph.nn.attention import SBMAttention
 
 ATTN_TYPES = ("sbm", "multihead")
+
+
+@cache
+def _warn_multihead() -> None:
+    """Says once that another attention is run than the name asks for."""
+    warnings.warn(
+        "'attn_type' = 'multihead' of a GPSBlock runs SBM attention, no dense one; 'sbm' says so",
+        stacklevel=3,
+    )
 
 
 class GPSBlock(nn.Module):
@@ -46,7 +57,7 @@ class GPSBlock(nn.Module):
         norm_kwargs (dict, optional): Arguments of the normalization. (default: :obj:`None`)
         attn_type (str, optional): :obj:`"sbm"`. :obj:`"multihead"`, the default of
             :class:`~torch_geometric.nn.conv.GPSConv`, is taken for it, so that its calls need no
-            change; no dense attention is ever run. (default: :obj:`"sbm"`)
+            change, with one warning; no dense attention is ever run. (default: :obj:`"sbm"`)
         attn_kwargs (dict, optional): Arguments of :class:`SBMAttention`: ``num_clusters``,
             ``init_density``, ``dropout`` (of the attention weights) and so on. (default:
             :obj:`None`)
@@ -81,6 +92,8 @@ class GPSBlock(nn.Module):
                 f"'attn_type' must be 'sbm' (or 'multihead', taken for it), got {attn_type!r}; "
                 "torch_geometric.nn.GPSConv has other attention"
             )
+        if attn_type == "multihead":
+            _warn_multihead()
         self.channels = channels
         self.conv = conv
         self.heads = heads

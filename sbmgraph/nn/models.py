@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from sbmgraph.checks import check_choice, check_positive_int
-from sbmgraph.nn.attention import SBMAttention
+from sbmgraph.checks import check_choice, describe
+from sbmgraph.nn.attention import FlatSBMAttention
 from sbmgraph.nn.baselines import (
     EntmaxAttention,
     FullAttention,
@@ -22,7 +22,8 @@ from sbmgraph.nn.baselines import (
     PerformerAttention,
     ReformerAttention,
 )
-from sbmgraph.nn.conv import SBMConv
+from sbmgraph.nn.config import EncoderConfig, split_channels
+from sbmgraph.nn.options import SBMOptions
 from sbmgraph.nn.transformer import Transformer
 
 BASELINES: dict[str, type[InnerAttention]] = {
@@ -39,11 +40,6 @@ BASELINES: dict[str, type[InnerAttention]] = {
 MODELS = ("sbm", *BASELINES)
 """Names of the models."""
 
-_NOT_OPTIONS = (
-    *("self", "in_channels", "out_channels", "heads", "concat", "bias", "kwargs"),
-    *("pe_channels", "edge_dim"),  # the encoder has neither
-)
-
 
 def attention_options(name: str) -> tuple[str, ...]:
     """The options of a model's attention, apart from its sizes.
@@ -53,8 +49,7 @@ def attention_options(name: str) -> tuple[str, ...]:
     """
     check_choice("name", name, MODELS)
     if name == "sbm":
-        parameters = inspect.signature(SBMConv.__init__).parameters
-        return tuple(option for option in parameters if option not in _NOT_OPTIONS)
+        return ("dropout", "bias_init", *SBMOptions.names())
     parameters = inspect.signature(BASELINES[name].__init__).parameters
     return tuple(p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY)
 
@@ -88,79 +83,40 @@ def build_attention(
                 f"the options of model {name!r} must be among {', '.join(known) or 'none'}, "
                 f"got {option!r}"
             )
+    head_channels = split_channels(channels, heads, head_channels)
     if name == "sbm":
-        return SBMAttention(channels, heads, head_channels, **options)
-    check_positive_int("channels", channels)
-    check_positive_int("heads", heads)
-    if head_channels is None:
-        if channels % heads:
-            raise ValueError(
-                f"'channels' must be a multiple of 'heads' = {heads} unless 'head_channels' is "
-                f"given, got {channels}"
-            )
-        head_channels = channels // heads
+        return FlatSBMAttention(channels, heads, head_channels, **options)
     inner = BASELINES[name](heads, head_channels, max_length, **options)
     return MultiHeadAttention(channels, inner)
 
 
-def build_model(
-    name: str,
-    *,
-    vocab_size: int,
-    num_classes: int,
-    channels: int = 64,
-    heads: int = 2,
-    head_channels: int | None = None,
-    num_layers: int = 2,
-    ffn_channels: int = 128,
-    max_length: int = 2048,
-    dropout: float = 0.1,
-    pooling: str = "mean",
-    num_documents: int = 1,
-    embedding_std: float = 1.0,
-    position_std: float | None = None,
-    picture_width: int | None = None,
-    classifier_channels: int | None = None,
-    attention_dropout: float | None = None,
-    **options: Any,
-) -> Transformer:
+def build_model(name: str, config: EncoderConfig | None = None, **kwargs: Any) -> Transformer:
     """Makes a model; all differ in their attention alone.
 
     Args:
         name (str): One of :data:`MODELS`.
-        attention_dropout (float, optional): Dropout probability of attention weights, where the
-            attention has weights. (default: :obj:`dropout`)
-        **options (optional): Options of the attention, see :func:`attention_options`.
-
-    The other arguments are those of :class:`~sbmgraph.nn.Transformer` and :func:`build_attention`.
+        config (EncoderConfig, optional): The encoder. (default: made from keyword arguments)
+        **kwargs (optional): Fields of :class:`~sbmgraph.nn.EncoderConfig` where ``config`` is not
+            given, and options of the attention, see :func:`attention_options`.
 
     Raises:
-        ValueError: If the model or an option is unknown, or a value is out of range.
+        ValueError: If the model or an option is unknown, or a value is missing or out of range.
     """
-    if "dropout" in attention_options(name):
-        options["dropout"] = dropout if attention_dropout is None else attention_dropout
+    known = attention_options(name)
+    options = dict(kwargs)
+    if config is None:
+        config, options = EncoderConfig.split(kwargs)
+    elif not isinstance(config, EncoderConfig):
+        raise ValueError(f"'config' must be an EncoderConfig, got {describe(config)}")
+    if "dropout" in known:
+        options["dropout"] = config.weight_dropout
     attention = partial(
         build_attention,
         name,
-        channels,
-        heads,
-        head_channels,
-        max_length + (pooling == "cls"),
+        config.channels,
+        config.heads,
+        config.head_channels,
+        config.max_length + (config.pooling == "cls"),
         **options,
     )
-    return Transformer(
-        vocab_size,
-        num_classes,
-        attention,
-        channels=channels,
-        num_layers=num_layers,
-        ffn_channels=ffn_channels,
-        max_length=max_length,
-        dropout=dropout,
-        pooling=pooling,
-        num_documents=num_documents,
-        embedding_std=embedding_std,
-        position_std=position_std,
-        picture_width=picture_width,
-        classifier_channels=classifier_channels,
-    )
+    return Transformer.from_config(config, attention)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.utils import scatter
 
-from sbmgraph.checks import check_batch, check_choice, check_positive_int, check_range, describe
-from sbmgraph.nodes import count_graphs, sum_by_graph
-from sbmgraph.nn.attention import SBMAttention, flatten_mask
+from sbmgraph.checks import check_batch, describe
+from sbmgraph.nn.attention import SBMAttention
+from sbmgraph.nn.config import POOLINGS, EncoderConfig
+from sbmgraph.nn.inputs import flatten_mask
+from sbmgraph.nn.options import SBMOptions
+from sbmgraph.nn.positions import picture_codes
+from sbmgraph.nn.transforms import has_no_values
+from sbmgraph.nodes import count_graphs
 
-POOLINGS = ("mean", "cls", "none")
+__all__ = ["POOLINGS", "SBMTransformer", "Transformer", "TransformerLayer", "picture_codes"]
 
 
-class TransformerBlock(nn.Module):
-    """A pre-norm block: attention and a feed-forward network, each with a residual connection.
+class TransformerLayer(nn.Module):
+    """A pre-norm layer: attention and a feed-forward network, each with a residual connection.
 
     Args:
         attention: A module ``attention(x [T, C], batch=..., generator=...) -> [T, C]``.
@@ -45,14 +51,14 @@ class TransformerBlock(nn.Module):
     def forward(
         self, x: Tensor, batch: Tensor | None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Runs the block on flat tokens [T, C] with their sorted sequence numbers [T]."""
+        """Runs the layer on flat tokens [T, C] with their sorted sequence numbers [T]."""
         attended = self.attention(self.norm_attention(x), batch=batch, generator=generator)
         x = x + self.dropout(attended)
         return x + self.dropout(self.ffn(self.norm_ffn(x)))
 
 
 class Transformer(nn.Module):
-    r"""Token and position embeddings, pre-norm blocks, pooling and a classifier.
+    r"""Token and position embeddings, pre-norm layers, pooling and a classifier.
 
     Tokens of all sequences of a batch lie end to end, so padding costs nothing in any part; an
     attention that needs padded input makes its own.
@@ -62,29 +68,8 @@ class Transformer(nn.Module):
         num_classes (int): The number of classes.
         attention (Callable): Makes one layer's attention; called once a layer. Its modules are
             called as ``attention(x, batch=batch, generator=generator)`` on flat tokens.
-        channels (int, optional): Channels of the tokens. (default: :obj:`64`)
-        num_layers (int, optional): The number of blocks. (default: :obj:`2`)
-        ffn_channels (int, optional): Hidden channels of the feed-forward networks. (default:
-            :obj:`128`)
-        max_length (int, optional): The largest number of tokens of a sequence. (default:
-            :obj:`2048`)
-        dropout (float, optional): Dropout probability. (default: :obj:`0.1`)
-        pooling (str, optional): :obj:`"mean"` over tokens, :obj:`"cls"` (a token put before each
-            sequence), or :obj:`"none"` (a prediction for each token). (default: :obj:`"mean"`)
-        num_documents (int, optional): With 2, sequences :math:`2b` and :math:`2b + 1` are one
-            item's documents :math:`a, b`, and the classifier sees :math:`[a, b, a * b, a - b]`.
-            (default: :obj:`1`)
-        embedding_std (float, optional): Standard deviation of the initial embeddings. (default:
-            :obj:`1.0`)
-        position_std (float, optional): The same for the position embeddings; small values let
-            the first steps see what a token is rather than where. (default: :obj:`embedding_std`)
-        picture_width (int, optional): Where the tokens are a picture's pixels row by row, the
-            pixels of a row: the position embeddings, learned all the same, start as
-            :func:`picture_codes` of root mean square :obj:`position_std`, so that neighbours are
-            known from the first step. (default: drawn at random)
-        classifier_channels (int, optional): Channels of the classifier's hidden layer, which lets
-            it see how the tokens pooled go together. (default: no hidden layer for one document,
-            :obj:`ffn_channels` for two)
+        **kwargs (optional): Further fields of :class:`EncoderConfig`; what concerns the heads is
+            left to ``attention``.
 
     Raises:
         ValueError: If an argument is unknown or out of range.
@@ -96,76 +81,72 @@ class Transformer(nn.Module):
         num_classes: int,
         attention: Callable[[], nn.Module],
         channels: int = 64,
-        num_layers: int = 2,
-        ffn_channels: int = 128,
-        max_length: int = 2048,
-        dropout: float = 0.1,
-        pooling: str = "mean",
-        num_documents: int = 1,
-        embedding_std: float = 1.0,
-        position_std: float | None = None,
-        picture_width: int | None = None,
-        classifier_channels: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "vocab_size": vocab_size,
-            "num_classes": num_classes,
-            "channels": channels,
-            "num_layers": num_layers,
-            "ffn_channels": ffn_channels,
-            "max_length": max_length,
-        }.items():
-            check_positive_int(name, value)
-        if classifier_channels is not None:
-            check_positive_int("classifier_channels", classifier_channels)
-        check_choice("pooling", pooling, POOLINGS)
-        check_range("dropout", dropout, 0.0, 1.0, high_open=True)
-        if num_documents not in (1, 2):
-            raise ValueError(f"'num_documents' must be 1 or 2, got {num_documents!r}")
-        if num_documents == 2 and pooling == "none":
-            raise ValueError("'pooling' must not be 'none' for two documents, got 'none'")
-        self.vocab_size = vocab_size
-        self.max_length = max_length
-        self.pooling = pooling
-        self.num_documents = num_documents
-        self.embedding_std = embedding_std
-        self.position_std = embedding_std if position_std is None else position_std
-        self.picture_width = picture_width
+        given = {"vocab_size": vocab_size, "num_classes": num_classes, "channels": channels}
+        config, rest = EncoderConfig.split({**given, **kwargs})
+        if rest:
+            raise ValueError(
+                f"the arguments of {type(self).__name__} must be among attention, "
+                f"{', '.join(EncoderConfig.names())}, got {next(iter(rest))!r}"
+            )
+        if not callable(attention):
+            raise ValueError(
+                f"'attention' must make a layer's attention when called, got {describe(attention)}"
+            )
+        self.config = config
         self.token_embedding = nn.Embedding(vocab_size, channels)
-        self.position_embedding = nn.Embedding(max_length, channels)
-        self.cls = nn.Parameter(torch.empty(channels)) if pooling == "cls" else None
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(attention(), channels, ffn_channels, dropout)
-            for _ in range(num_layers)
+        self.position_embedding = nn.Embedding(config.max_length, channels)
+        self.cls = nn.Parameter(torch.empty(channels)) if config.pooling == "cls" else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(
+            TransformerLayer(attention(), channels, config.ffn_channels, config.dropout)
+            for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(channels)
-        features = channels if num_documents == 1 else 4 * channels
-        if classifier_channels is None and num_documents == 2:
-            classifier_channels = ffn_channels
+        features = channels if config.num_documents == 1 else 4 * channels
+        hidden = config.hidden_classifier_channels
         head: list[nn.Module] = [nn.Linear(features, num_classes)]
-        if classifier_channels is not None:
-            head = [
-                nn.Linear(features, classifier_channels),
-                nn.ReLU(),
-                nn.Linear(classifier_channels, num_classes),
-            ]
+        if hidden is not None:
+            head = [nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, num_classes)]
         self.classifier = nn.Sequential(*head)
+        self.register_load_state_dict_pre_hook(_rename_blocks)
         self.reset_embeddings()
+
+    @classmethod
+    def from_config(cls, config: EncoderConfig, attention: Callable[[], nn.Module]) -> Transformer:
+        """The encoder of a configuration, with attention that ``attention`` makes for a layer."""
+        return cls(attention=attention, **config.to_dict())
+
+    @property
+    def max_length(self) -> int:
+        """The largest number of tokens of a sequence."""
+        return self.config.max_length
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers; deprecated name of ``layers``."""
+        warnings.warn(
+            "'blocks' of a Transformer is now called 'layers' (blocks are those of an SBM); the "
+            "old name goes in the next version",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.layers
 
     def reset_embeddings(self) -> None:
         """Draws the embeddings anew."""
-        nn.init.normal_(self.token_embedding.weight, std=self.embedding_std)
-        nn.init.normal_(self.position_embedding.weight, std=self.position_std)
-        if self.picture_width is not None:
-            codes = picture_codes(
-                self.max_length, self.position_embedding.embedding_dim, self.picture_width
-            )
+        config = self.config
+        position_std = config.embedding_std if config.position_std is None else config.position_std
+        nn.init.normal_(self.token_embedding.weight, std=config.embedding_std)
+        nn.init.normal_(self.position_embedding.weight, std=position_std)
+        if config.picture_width is not None:
+            codes = picture_codes(config.max_length, config.channels, config.picture_width)
             with torch.no_grad():
-                self.position_embedding.weight.copy_(self.position_std * codes)
+                self.position_embedding.weight.copy_(position_std * codes)
         if self.cls is not None:
-            nn.init.normal_(self.cls, std=self.embedding_std)
+            nn.init.normal_(self.cls, std=config.embedding_std)
 
     def forward(
         self,
@@ -205,6 +186,8 @@ class Transformer(nn.Module):
                 f"'tokens' must be an int64 tensor of shape [tokens] or [batch, tokens], "
                 f"got {describe(tokens)}"
             )
+        if has_no_values(tokens):
+            return self._infer_shape(tokens, batch)
         padded_mask = None
         if tokens.dim() == 2:
             if batch is not None or position is not None:
@@ -227,14 +210,14 @@ class Transformer(nn.Module):
             check_batch("batch", batch, tokens.numel(), tokens.device)
             num_sequences = count_graphs(batch)
         features, batch = self.encode(tokens, batch, num_sequences, generator, position)
-        if self.pooling == "none":
+        if self.config.pooling == "none":
             scores = self.classifier(features)
             if padded_mask is None:
                 return scores
             out = scores.new_zeros(*padded_mask.shape, scores.size(-1))
             return out.masked_scatter(padded_mask.unsqueeze(-1), scores)
         pooled = self.pool(features, batch, num_sequences)
-        if self.num_documents == 2:
+        if self.config.num_documents == 2:
             if num_sequences % 2:
                 raise ValueError(
                     f"'tokens' must hold two documents an item, got {num_sequences} sequences"
@@ -266,16 +249,33 @@ class Transformer(nn.Module):
             batch, order = torch.sort(order, stable=True)
             x = torch.cat([self.cls.expand(num_sequences, -1), x])[order]
         x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x, batch, generator)
+        for layer in self.layers:
+            x = layer(x, batch, generator)
         return self.norm(x), batch
 
     def pool(self, x: Tensor, batch: Tensor, num_sequences: int) -> Tensor:
         """One vector a sequence, [B, C], of token features [T, C]."""
         length = torch.bincount(batch, minlength=num_sequences)
-        if self.pooling == "cls":
+        if self.config.pooling == "cls":
             return x[length.cumsum(0) - length]
-        return sum_by_graph(x, batch, num_sequences) / length.unsqueeze(1)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        total = scatter(wide, batch, dim_size=num_sequences)
+        if self.config.pooling == "padded_mean":
+            return (total / (self.config.padded_length or self.max_length)).to(x.dtype)
+        return (total / length.unsqueeze(1)).to(x.dtype)
+
+    def _infer_shape(self, tokens: Tensor, batch: Tensor | None) -> Tensor:
+        """Scores without values, of tokens without values."""
+        weight, config = self.classifier[-1].weight, self.config
+        if config.pooling == "none":
+            return weight.new_empty(*tokens.shape, config.num_classes)
+        if tokens.dim() == 1 and batch is not None:
+            raise ValueError(
+                "'batch' must be None for tokens without values (their number of sequences is not "
+                f"known), got {describe(batch)}"
+            )
+        sequences = tokens.size(0) if tokens.dim() == 2 else 1
+        return weight.new_empty(sequences // config.num_documents, config.num_classes)
 
     def _check_positions(self, position: Tensor, tokens: Tensor) -> None:
         if position.shape != tokens.shape or position.dtype != torch.int64:
@@ -302,46 +302,11 @@ class Transformer(nn.Module):
                 f"got one of {longest}"
             )
         low, high = int(tokens.min()), int(tokens.max())
-        if low < 0 or high >= self.vocab_size:
+        if low < 0 or high >= self.config.vocab_size:
             raise ValueError(
-                f"'tokens' must lie in [0, {self.vocab_size}), got values from {low} to {high}"
+                f"'tokens' must lie in [0, {self.config.vocab_size}), got values from {low} to "
+                f"{high}"
             )
-
-
-def picture_codes(num_pixels: int, channels: int, picture_width: int) -> Tensor:
-    r"""Sinusoidal codes of the pixels of a picture, row by row.
-
-    A quarter of the channels each holds :math:`\sqrt{2} \sin \omega_f y`,
-    :math:`\sqrt{2} \sin \omega_f x`, and the same with cosines, for row :math:`y`, column
-    :math:`x` and the frequencies :math:`\omega_f = w^{-f/F}`, :math:`f = 0, \ldots, F - 1`, with
-    :math:`F = C / 4`. These are the codes of Vaswani et al. (NeurIPS 2017, Section 3.5) along both
-    axes, with the width :math:`w` in place of 10000. The product of two pixels' codes is a function
-    of their displacement.
-
-    Args:
-        num_pixels (int): The number of pixels :math:`n`; the last row may be incomplete.
-        channels (int): Channels :math:`C`, a multiple of 4.
-        picture_width (int): Pixels :math:`w` of a row.
-
-    Returns:
-        Codes of shape :obj:`[n, C]`; each has a mean square of 1.
-
-    Raises:
-        ValueError: If a number is not positive, or :obj:`channels` not a multiple of 4.
-    """
-    check_positive_int("num_pixels", num_pixels)
-    check_positive_int("channels", channels)
-    check_positive_int("picture_width", picture_width)
-    if channels % 4:
-        raise ValueError(
-            f"'channels' must be a multiple of 4 to hold 'picture_width' codes, got {channels}"
-        )
-    frequencies = channels // 4
-    exponent = -torch.arange(frequencies, dtype=torch.float64) / frequencies
-    pixel = torch.arange(num_pixels)
-    place = torch.stack([pixel.div(picture_width, rounding_mode="floor"), pixel % picture_width], 1)
-    angle = (place.unsqueeze(2) * float(picture_width) ** exponent).flatten(1)
-    return (math.sqrt(2.0) * torch.cat([angle.sin(), angle.cos()], dim=1)).float()
 
 
 class SBMTransformer(Transformer):
@@ -353,22 +318,14 @@ class SBMTransformer(Transformer):
         num_classes (int): The number of classes.
         channels (int, optional): Channels of the tokens. (default: :obj:`64`)
         heads (int, optional): The number of heads. (default: :obj:`2`)
-        num_layers (int, optional): The number of blocks. (default: :obj:`2`)
-        ffn_channels (int, optional): Hidden channels of the feed-forward networks. (default:
-            :obj:`128`)
-        max_length (int, optional): The largest number of tokens of a sequence. (default:
-            :obj:`2048`)
-        dropout (float, optional): Dropout probability. (default: :obj:`0.1`)
-        pooling (str, optional): See :class:`Transformer`. (default: :obj:`"mean"`)
-        num_documents (int, optional): See :class:`Transformer`. (default: :obj:`1`)
-        embedding_std (float, optional): See :class:`Transformer`. (default: :obj:`1.0`)
-        position_std (float, optional): See :class:`Transformer`. (default: :obj:`embedding_std`)
-        attention_dropout (float, optional): Dropout probability of attention weights. (default:
-            :obj:`dropout`)
-        picture_width (int, optional): See :class:`Transformer`. (default: :obj:`None`)
-        classifier_channels (int, optional): See :class:`Transformer`. (default: :obj:`None`)
-        **kwargs (optional): Arguments of :class:`SBMConv`: ``num_clusters``, ``exploration``,
-            ``init_density``, ``num_samples`` and so on, and ``head_channels``.
+        options (SBMOptions, optional): Options of the attention as one object.
+        bias_init (str, optional): See :class:`SBMConv`. (default: :obj:`"zeros"`)
+        **kwargs (optional): Further fields of :class:`EncoderConfig` (``num_layers``,
+            ``max_length``, ``pooling`` and so on), and single options of :class:`SBMOptions`
+            (``num_clusters``, ``init_density``, ``num_samples`` and so on).
+
+    Raises:
+        ValueError: If an argument is unknown or out of range.
     """
 
     def __init__(
@@ -377,33 +334,49 @@ class SBMTransformer(Transformer):
         num_classes: int,
         channels: int = 64,
         heads: int = 2,
-        num_layers: int = 2,
-        ffn_channels: int = 128,
-        max_length: int = 2048,
-        dropout: float = 0.1,
-        pooling: str = "mean",
-        num_documents: int = 1,
-        embedding_std: float = 1.0,
-        position_std: float | None = None,
-        attention_dropout: float | None = None,
-        picture_width: int | None = None,
-        classifier_channels: int | None = None,
+        *,
+        options: SBMOptions | None = None,
+        bias_init: str = "zeros",
         **kwargs: Any,
     ) -> None:
-        attention_dropout = dropout if attention_dropout is None else attention_dropout
-        super().__init__(
-            vocab_size,
-            num_classes,
-            partial(SBMAttention, channels, heads, dropout=attention_dropout, **kwargs),
-            channels,
-            num_layers,
-            ffn_channels,
-            max_length,
-            dropout,
-            pooling,
-            num_documents,
-            embedding_std,
-            position_std,
-            picture_width,
-            classifier_channels,
+        given = {"vocab_size": vocab_size, "num_classes": num_classes, "channels": channels}
+        config, rest = EncoderConfig.split({**given, "heads": heads, **kwargs})
+        options = SBMOptions.gather(
+            type(self).__name__, options, rest, (*EncoderConfig.names(), "options", "bias_init")
         )
+        attention = partial(
+            SBMAttention,
+            channels,
+            heads,
+            config.head_channels,
+            dropout=config.weight_dropout,
+            bias_init=bias_init,
+            options=options,
+        )
+        super().__init__(attention=attention, **config.to_dict())
+
+    @classmethod
+    def from_config(  # type: ignore[override]
+        cls, config: EncoderConfig, options: SBMOptions | None = None, bias_init: str = "zeros"
+    ) -> SBMTransformer:
+        """The encoder of a configuration."""
+        return cls(options=options, bias_init=bias_init, **config.to_dict())
+
+
+def _rename_blocks(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Reads state dicts from when layers were called blocks."""
+    old = f"{prefix}blocks."
+    for name in [name for name in state_dict if name.startswith(old)]:
+        state_dict[f"{prefix}layers.{name[len(old) :]}"] = state_dict.pop(name)
+
+
+def __getattr__(name: str) -> object:
+    if name == "TransformerBlock":
+        warnings.warn(
+            "TransformerBlock is now called TransformerLayer (blocks are those of an SBM); the old "
+            "name goes in the next version",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return TransformerLayer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from sbmgraph.checks import check_choice, check_positive_int, check_range
 from sbmgraph.data import SequenceBatch
+from sbmgraph.nn.config import EncoderConfig
 from sbmgraph.nn.membership import split_membership
 from sbmgraph.nn.models import MODELS, build_model
 from sbmgraph.record import Recorder, record
@@ -103,24 +104,9 @@ class SequenceClassifier(L.LightningModule):
         for attention in options or {}:
             check_choice("options", attention, MODELS)
         self.save_hyperparameters()
-        self.model = build_model(
-            name,
-            vocab_size=vocab_size,
-            num_classes=num_classes,
-            channels=channels,
-            heads=heads,
-            num_layers=num_layers,
-            ffn_channels=ffn_channels,
-            max_length=max_length,
-            dropout=dropout,
-            pooling="none" if token_labels else pooling,
-            num_documents=num_documents,
-            embedding_std=embedding_std,
-            position_std=position_std,
-            picture_width=picture_width,
-            classifier_channels=classifier_channels,
-            **(options or {}).get(name, {}),
-        )
+        encoder = {key: self.hparams[key] for key in EncoderConfig.names() if key in self.hparams}
+        encoder["pooling"] = "none" if token_labels else pooling
+        self.model = build_model(name, EncoderConfig(**encoder), **(options or {}).get(name, {}))
         self.accuracy = torch.nn.ModuleDict(
             {
                 f"{stage}_accuracy": MulticlassAccuracy(num_classes, average="micro")

@@ -449,11 +449,11 @@ def test_models_differ_in_their_attention_alone():
 
 def test_attention_dropout_reaches_the_attention():
     model = build_model("full", vocab_size=9, num_classes=3, channels=16, dropout=0.3)
-    assert model.blocks[0].attention.inner.dropout == 0.3
+    assert model.layers[0].attention.inner.dropout == 0.3
     model = build_model(
         "entmax", vocab_size=9, num_classes=3, channels=16, dropout=0.3, attention_dropout=0.0
     )
-    assert model.blocks[0].attention.inner.dropout == 0.0
+    assert model.layers[0].attention.inner.dropout == 0.0
 
 
 def test_positions_have_their_own_scale():

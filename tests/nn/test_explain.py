@@ -151,7 +151,7 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="'model' must be a torch"):
         explain(lambda x: x, features())
-    with pytest.raises(ValueError, match="must predict through an SBMConv"):
+    with pytest.raises(ValueError, match="must predict through an SBM layer"):
         explain(nn.Linear(C, 2), features())
     for kwargs in ({"index": N}, {"target": 3}, {"index": -1}):
         with pytest.raises(ValueError, match="must be None or in"):

@@ -194,10 +194,10 @@ def test_a_gps_model_needs_no_other_change(layer: type[nn.Module], attn_type: st
 
 
 def test_compiled_block_breaks_only_at_the_sampler() -> None:
-    """One cause; the frames that call the layer (block, attention) end there too, hence 4 graphs:
-    up to the sampler, and the rest of the layer, of the attention and of the block."""
+    """One cause; the frames that call the layer (block, attention) end there too, hence 6 graphs:
+    up to the heads, up to the sampler, and the rest of the heads, layer, attention and block."""
     torch._dynamo.reset()
     found = torch._dynamo.explain(block(norm="batch_norm"))(features(), EDGES, BATCH)
-    assert found.graph_count == 4
+    assert found.graph_count == 6
     assert len(found.break_reasons) == 1
-    assert "SBMConv._sample" in str(found.break_reasons[0].reason)
+    assert "SBMHeads._sample" in str(found.break_reasons[0].reason)

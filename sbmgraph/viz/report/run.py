@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sbmgraph.graph import SampledGraph
-from sbmgraph.ops.attention import edge_attention
-from sbmgraph.record import LayerSample, record
+from sbmgraph.record import LayerSample, evaluating, record
 
 
 class ReportInput(NamedTuple):
@@ -73,7 +70,7 @@ def run_item(model: nn.Module, item: ReportInput, number: int, seed: int, num_vo
         return model(tokens, batch=batch, generator=generator)
 
     with evaluating(model), torch.no_grad():
-        with attended(model) as received, record(model) as runs:
+        with record(model, weights=True) as runs:
             try:
                 scores = [score(0)]
             except ValueError as error:
@@ -85,7 +82,7 @@ def run_item(model: nn.Module, item: ReportInput, number: int, seed: int, num_vo
                 f"'model' must have an SBM layer, got a {type(model).__name__} without one"
             )
         first = [layer_runs[0] for layer_runs in runs.by_layer().values()]
-        samples = [(run, attention_weights(run, received)) for run in first]
+        samples = [(run, _weights(run)) for run in first]
         if not _scores_one_item(scores[0]):
             return Pass(samples, None)
         scores += [score(sample) for sample in range(1, num_votes)]
@@ -106,44 +103,8 @@ def _vote(scores: Tensor) -> Vote:
     return Vote({str(c): counts[c] for c in order}, str(says[0]), float(likely[order[0]]))
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Generator[None, None, None]:
-    """Evaluation mode for the time of the block; every module then has its own mode again."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextmanager
-def attended(model: nn.Module) -> Generator[dict[SampledGraph, tuple[Tensor, Tensor]], None, None]:
-    """Keeps the queries and keys that meet on each graph."""
-    received: dict[SampledGraph, tuple[Tensor, Tensor]] = {}
-
-    def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if isinstance(kwargs.get("graph"), SampledGraph) and len(args) >= 2:
-            received[kwargs["graph"]] = args[:2]
-
-    handles = [m.register_forward_pre_hook(keep, with_kwargs=True) for m in model.modules()]
-    try:
-        yield received
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def attention_weights(
-    run: LayerSample, received: Mapping[SampledGraph, tuple[Tensor, Tensor]]
-) -> Tensor | None:
-    """The attention weight of every edge of a recorded run; none where the layer attended over
-    more than its sampled graph."""
-    if run.graph not in received:
+def _weights(run: LayerSample) -> Tensor | None:
+    """The attention weight of every sampled edge; none where the layer attended over more."""
+    if len(run.attended) > 1 or not bool(run.attended[0].sampled.all()):
         return None
-    query, key = received[run.graph]
-    _, weights = edge_attention(
-        query, key, key[..., :1].contiguous(), run.graph, backend="reference", return_weights=True
-    )
-    return weights
+    return run.weights

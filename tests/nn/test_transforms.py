@@ -1,0 +1,105 @@
+"""torch.func, shape inference, and what cannot be traced or exported."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call, grad, jacrev, vmap
+
+from sbmgraph.nn import GPSBlock, SBMAttention, SBMConv, SBMTransformer
+
+BATCH = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+EDGES = torch.tensor([[0, 1, 4, 6], [1, 2, 5, 3]])
+
+
+def conv(**kwargs) -> SBMConv:
+    torch.manual_seed(0)
+    return SBMConv(4, 3, heads=2, num_clusters=3, **kwargs).double()
+
+
+def features() -> torch.Tensor:
+    return torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("estimator", ["logit", "mask"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backend": "pyg"},
+        {},
+        {"membership": "softmax"},
+        {"init_density": 1},
+        {"local_heads": 1, "edge_dim": 1},
+        {"num_samples": 2},
+    ],
+)
+def test_functional_gradients_are_autograds(estimator: str, options: dict) -> None:
+    layer = conv(estimator=estimator, **options).eval()
+    weights, x = dict(layer.named_parameters()), features()
+    edges = (
+        {"edge_index": EDGES, "edge_attr": EDGES[:1].T.double()} if "edge_dim" in options else {}
+    )
+
+    def loss(weights: dict, x: torch.Tensor) -> torch.Tensor:
+        kwargs = {"generator": torch.Generator().manual_seed(0), **edges}
+        return functional_call(layer, weights, (x, BATCH), kwargs).square().sum()
+
+    found, of_x = grad(loss, argnums=(0, 1))(weights, x)
+    x.requires_grad_()
+    inputs = [*weights.values(), x]
+    expected = torch.autograd.grad(
+        loss(weights, x), inputs, allow_unused=True, materialize_grads=True
+    )
+    for mine, theirs in zip([*found.values(), of_x], expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
+
+
+def test_vmap_is_refused() -> None:
+    layer, x = conv(), features()
+    with pytest.raises(ValueError, match=r"'torch.vmap' must not map an SBM layer"):
+        vmap(layer, randomness="different")(torch.stack([x, x]))
+    with pytest.raises(ValueError, match=r"'torch.vmap' must not map an SBM layer"):
+        jacrev(lambda x: vmap(layer, randomness="different")(x[None]))(x)
+
+
+def test_shapes_are_inferred_on_meta() -> None:
+    meta = torch.device("meta")
+    layer = copy.deepcopy(conv()).to(meta)
+    x = features().to(meta)
+    assert layer(x).shape == (7, 6)
+    assert layer(x, BATCH.to(meta)).shape == (7, 6)
+    assert SBMAttention(8, 2).to(meta)(torch.empty(2, 5, 8, device=meta)).shape == (2, 5, 8)
+    block = GPSBlock(8, None, 2).to(meta)
+    assert block(torch.empty(5, 8, device=meta), None).shape == (5, 8)
+    with meta:
+        model = SBMTransformer(9, 3, channels=8, membership="softmax", num_clusters=4)
+    tokens = torch.zeros(6, 5, dtype=torch.int64, device=meta)
+    assert model(tokens).shape == (6, 3)
+    assert model(tokens[0]).shape == (1, 3)
+
+
+def test_fake_tensors_leave_the_process_as_it_was() -> None:
+    with FakeTensorMode():
+        assert SBMConv(4, 3, heads=2, num_clusters=3)(torch.randn(5, 4)).shape == (5, 6)
+    assert torch.isfinite(conv()(features())).all()
+
+
+def test_programs_are_refused() -> None:
+    layer, x = conv(), features()
+    with pytest.raises(ValueError, match=r"'SBMHeads' must run in Python .*got torch.export"):
+        torch.export.export(layer, (x,), strict=False)
+    with pytest.raises(ValueError, match=r"'SBMHeads' must run in Python .*or torch.jit.trace"):
+        torch.jit.trace(layer, (x,))
+    with pytest.raises(ValueError, match=r"'SBMConv' must run in Python, got torch.jit.script"):
+        torch.jit.script(layer)
+
+
+def test_pyg_explain_is_refused() -> None:
+    layer = conv()
+    assert layer.explain is False
+    layer.explain = False
+    with pytest.raises(ValueError, match=r"'explain' must be False .*use sbmgraph.nn.explain"):
+        layer.explain = True
