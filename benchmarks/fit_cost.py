@@ -107,7 +107,9 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.manual_seed(0)
     grid = itertools.product((256, 1024, 4096), (0.005, 0.03, 0.2, 0.8), (32, 128), (32,))
-    points = [measure(*sizes, rounds) for sizes in (*grid, (1024, 0.2, 32, 64), (1024, 0.8, 32, 64))]
+    points = [
+        measure(*sizes, rounds) for sizes in (*grid, (1024, 0.2, 32, 64), (1024, 0.8, 32, 64))
+    ]
     for part in COLUMNS:
         found, error = fit(part, points)
         given = {k: float(f"{v:.3g}") for k, v in found._asdict().items() if v > 0}

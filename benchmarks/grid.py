@@ -94,7 +94,9 @@ def main() -> None:
     parser.add_argument("--densities", type=float, nargs="+", default=list(DENSITIES))
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    print("| n | heads | K | density | listed | thinned | tiled | auto | layout | auto / best | auto / full |")
+    print(
+        "| n | heads | K | density | listed | thinned | tiled | auto | layout | auto / best | auto / full |"
+    )
     print("|---" * 11 + "|")
     points = []
     for n, clusters, density in itertools.product(args.sizes, args.clusters, args.densities):

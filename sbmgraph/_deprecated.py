@@ -34,9 +34,7 @@ def renamed(function: Callable[..., Any], old: str, new: str) -> Callable[..., A
     return call
 
 
-def _to_networkx(
-    self: SampledGraph, head: int = 0, graph: int = 0, sbm: SBM | None = None
-) -> Any:
+def _to_networkx(self: SampledGraph, head: int = 0, graph: int = 0, sbm: SBM | None = None) -> Any:
     from sbmgraph.analysis import to_networkx
 
     return to_networkx(self, head=head, graph_index=graph, sbm=sbm)

@@ -72,9 +72,7 @@ class SampledGraph:
             num_graphs (int, optional): The number of graphs in the batch; counted if not given.
         """
         num_queries = (rowptr.numel() - 1) // heads
-        nodes = Nodes(
-            num_queries, num_keys, heads, query_batch, key_batch, num_graphs, col.device
-        )
+        nodes = Nodes(num_queries, num_keys, heads, query_batch, key_batch, num_graphs, col.device)
         return cls(nodes, CSR(rowptr, col, nodes.query_ptr, nodes.key_ptr, heads))
 
     @classmethod

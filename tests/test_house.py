@@ -133,7 +133,7 @@ def test_the_median_file_is_short() -> None:
 
 
 def test_kernels_take_few_parameters() -> None:
-    """What is compiled by Numba takes at most 12; the flat arguments of torch operators and of Triton
+    """What Numba compiles takes at most 12; the flat arguments of torch operators and of Triton
     kernels, which know no tuples, stand in one order in one place each."""
     many = []
     for path in (ROOT / "kernels").rglob("*.py"):

@@ -37,7 +37,12 @@ def run_interpreted(module: str, marks: str = "") -> None:
     environment.pop("PYTEST_ADDOPTS", None)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
     run = subprocess.run(
-        [*command, module, "-m", marks], cwd=root, env=environment, capture_output=True, text=True, check=False
+        [*command, module, "-m", marks],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
     summary = run.stdout.strip().splitlines()[-1]

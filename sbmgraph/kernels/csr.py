@@ -34,9 +34,7 @@ class CSR(NamedTuple):
     def row(self) -> Tensor:
         """Query vertex of every edge, int64 of shape :obj:`[E]`."""
         vertices = torch.arange(self.rowptr.numel() - 1, device=self.rowptr.device)
-        return torch.repeat_interleave(
-            vertices, self.rowptr.diff(), output_size=self.col.numel()
-        )
+        return torch.repeat_interleave(vertices, self.rowptr.diff(), output_size=self.col.numel())
 
     @property
     def vertex_index(self) -> Tensor:

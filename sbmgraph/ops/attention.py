@@ -216,9 +216,7 @@ def _attend_fused(
     return out.view(query.size(0), query.size(1), value.size(2)), lse
 
 
-def _attend_tile(
-    query: Tensor, key: Tensor, value: Tensor, edges: _Edges
-) -> tuple[Tensor, Tensor]:
+def _attend_tile(query: Tensor, key: Tensor, value: Tensor, edges: _Edges) -> tuple[Tensor, Tensor]:
     """Output and the log-sum-exp of every query vertex."""
     out, lse = tile.attention(
         query, key, value, edges.factors(), edges.graph.bits, edges.options(), edges.seed

@@ -15,7 +15,6 @@ Every file is written beside its place and then moved there, so none is ever tor
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import ctypes
 import io

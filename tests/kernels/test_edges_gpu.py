@@ -76,7 +76,8 @@ def test_nan_is_not_swallowed() -> None:
     problem = checks.random_problem(*SHAPES[0])
     problem.tensors["key"][3, 0, 0] = float("nan")
     found, exact = (
-        problem.results(*where, torch.float32) for where in ((DEVICE, "fused"), ("cpu", "reference"))
+        problem.results(*where, torch.float32)
+        for where in ((DEVICE, "fused"), ("cpu", "reference"))
     )
     for name in ("out", "grad of query", "grad of key"):
         assert torch.equal(found[name].isnan(), exact[name].isnan())

@@ -244,7 +244,9 @@ def infinite(edges: int, alive: list[int]) -> Tensor:
 @pytest.mark.parametrize("keys", [63, 64, 65, 129, 200])
 def test_rows_that_begin_with_masked_edges(backend: str, keys: int) -> None:
     """Any number of biases of minus infinity before the first finite one."""
-    graph = SampledGraph.from_edge_index(torch.stack([torch.arange(keys), torch.zeros(keys).long()]))
+    graph = SampledGraph.from_edge_index(
+        torch.stack([torch.arange(keys), torch.zeros(keys).long()])
+    )
     ones = torch.ones(keys, 1, 1, dtype=torch.float64)
     bias = infinite(keys, [keys - 1])
     out = edge_attention(ones[:1], ones, ones, graph, bias=bias, backend=backend)
@@ -317,9 +319,7 @@ def test_dropout_is_the_same_in_every_backend(backend: str) -> None:
     found = []
     for name in (backend, "reference"):
         torch.manual_seed(1)
-        found.append(
-            edge_attention(*leaves, graph, dropout=0.4, training=True, backend=name)
-        )
+        found.append(edge_attention(*leaves, graph, dropout=0.4, training=True, backend=name))
     close(*found)
 
 

@@ -40,14 +40,14 @@ def aligned(size, like):
 
 
 @jit
-def add_panels(a, a_at, a_row, a_step, rows, b, b_at, b_rows, panels, depth, out, out_at, out_rows):
+def add_panels(a, a_row, a_step, rows, b, b_at, b_rows, panels, depth, out, out_at, out_rows):
     """Adds ``rows`` rows, rounded up to :data:`ROWS`, of the product of ``a`` with ``panels``
     panels, each ``b_rows`` rows after the one before it, to as many panels of ``out_rows`` rows."""
     width = lanes_of(out)
     for panel in range(panels):
         for r in range(0, rows, ROWS):
             add_product(
-                a, a_at + r * a_row, a_row, a_step, b, b_at + panel * b_rows * width, depth, out,
+                a, r * a_row, a_row, a_step, b, b_at + panel * b_rows * width, depth, out,
                 out_at + (panel * out_rows + r) * width, width,
             )  # fmt: skip
 

@@ -113,5 +113,3 @@ def _spmm(
         ptr, index, perm, weight, dense, out, heads, others, clusters, **meta,
     )  # fmt: skip
     return out.transpose(0, 1)
-
-

@@ -91,9 +91,7 @@ def _(
 
     csr = CSR(rowptr, col, query_ptr, key_ptr, heads)
     transposed = None if csc[0] is None else CSC(*csc)
-    grads = gpu.backward(
-        grad.contiguous(), Factors(rate, member), csr, transposed, tuple(needs)
-    )
+    grads = gpu.backward(grad.contiguous(), Factors(rate, member), csr, transposed, tuple(needs))
     return _filled(grads, rate)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +34,7 @@ from sbmgraph.kernels._numba.threads import parallel_for
 from sbmgraph.kernels._numba.tiles import ROWS, lanes_of, select
 from sbmgraph.kernels.bits import Bits
 from sbmgraph.kernels.options import Options
+from sbmgraph.kernels.tile.cpu_arrays import edges_of, rules_of
 from sbmgraph.kernels.tile.cpu_backward import backward
 
 __all__ = ["backward", "forward"]
@@ -77,10 +77,10 @@ def _shrink(acc, count, rows, panels, factors):
 
 
 @jit
-def _forward_heads(
-    first, last, part, parts, query, key, value, words, word_ptr, query_ptr, key_ptr, scale,
-    dropout, seed, out, lse,
-):  # fmt: skip
+def _forward_heads(first, last, part, parts, query, key, value, edges, rules, out, lse):
+    """Heads ``first`` to ``last`` of all graphs' heads in order, or of one of them a part of the
+    queries."""
+    words, word_ptr, query_ptr, key_ptr = edges
     heads, d, dv = query.shape[1], query.shape[2], value.shape[2]
     like, width = query, lanes_of(query)
     zero, one = query.dtype.type(0), query.dtype.type(1)
@@ -98,25 +98,25 @@ def _forward_heads(
         begin, end = part_of(part, parts, query_ptr[g + 1] - first_query)
         to_columns(key, first_key, num_keys, head, columns_k)
         to_panels(value, first_key, num_keys, head, one, padded, panels_v)
-        for start in range(begin, end, QUERIES):
+        for start in range(begin, end, QUERIES):  # blocks of queries
             count = min(QUERIES, end - start)
             rows = round_up(count, ROWS)
-            to_rows(query, first_query + start, count, head, scale, rows, rows_q)
+            to_rows(query, first_query + start, count, head, rules.scale, rows, rows_q)
             acc[: panels * width * rows] = 0
             top[:], total[:] = -math.inf, 0
-            for low in range(0, padded, KEYS):
+            for low in range(0, padded, KEYS):  # blocks of keys
                 columns = min(KEYS, padded - low)
                 inner_products(rows_q, rows, d, columns_k, low, columns, tile, PITCH)
                 word = word_ptr[g] + (start * heads + head) * num_words + low // 32
                 step = heads * num_words
                 _weights(tile, count, columns, words, word, step, top, total, shrink)
                 _shrink(acc, count, rows, panels, shrink)
-                if dropout > 0:
+                if rules.dropout > 0:
                     vertex = start * heads + head
-                    drop(tile, count, columns, seed, vertex, heads, g, low, dropout)
+                    drop(tile, count, columns, rules.seed, vertex, heads, g, low, rules.dropout)
                 clear(tile, count, rows, columns)
                 add_panels(
-                    tile, 0, PITCH, 1, rows, panels_v, low * width, padded, panels, columns, acc, 0,
+                    tile, PITCH, 1, rows, panels_v, low * width, padded, panels, columns, acc, 0,
                     rows,
                 )  # fmt: skip
             for r in range(count):
@@ -148,20 +148,8 @@ def forward(
     dtype = compute_dtype(query)
     out = torch.empty(*query.shape[:2], value.size(2), dtype=dtype, device="cpu")
     lse = torch.empty(query.shape[:2], dtype=dtype, device="cpu")
-    args = (
-        q,
-        k,
-        v,
-        bits.words.numpy(),
-        bits.word_ptr.numpy(),
-        bits.query_ptr.numpy(),
-        bits.key_ptr.numpy(),
-        q.dtype.type(options.scale),
-        np.float32(options.dropout),
-        np.uint64(options.seed),
-        out.numpy(),
-        lse.numpy(),
-    )
+    rules = rules_of(options, q.dtype.type)
+    args = (q, k, v, edges_of(bits), rules, out.numpy(), lse.numpy())
     tasks = split(bits.query_ptr, bits.key_ptr, bits.heads)
     parallel_for(lambda *task: _forward_heads(*task, *args), tasks)
     return out.to(query.dtype), lse

@@ -10,6 +10,7 @@ parts' are added up in order.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from sbmgraph.kernels._numba.threads import parallel_for
 from sbmgraph.kernels._numba.tiles import ROWS, lanes_of, select
 from sbmgraph.kernels.bits import Bits
 from sbmgraph.kernels.options import Factors, Options
+from sbmgraph.kernels.tile.cpu_arrays import edges_of, rules_of
 
 Needs = tuple[bool, bool, bool, bool, bool]
 
@@ -44,13 +46,34 @@ OFF = -1e30
 """The score of a pair that is no edge: its weight is 0, and so is 0 times it."""
 
 
+class Saved(NamedTuple):
+    """What the forward pass knew, and the gradient that comes back."""
+
+    query: np.ndarray  # [n, H, d]
+    key: np.ndarray  # [m, H, d]
+    value: np.ndarray  # [m, H, dv]
+    grad_out: np.ndarray  # [n, H, dv]
+    rate: np.ndarray  # [n, H, K]
+    member: np.ndarray  # [m, H, K]
+    delta: np.ndarray  # [n, H]
+    lse: np.ndarray  # [n, H]
+
+
+class Tiles(NamedTuple):
+    """A tile [QUERIES, PITCH] of each: what :func:`_gradients` turns into one another."""
+
+    score: np.ndarray  # then the weights after dropout
+    grad: np.ndarray  # by the weights, then by the scores
+    gate: np.ndarray  # by the edge probabilities
+    keep: np.ndarray  # factors of the dropout
+
+
 @jit
-def _gradients(
-    score, grad, gate, keep, count, columns, words, word, num_words, lse, delta, gated, clip, drops
-):
+def _gradients(tiles, count, columns, words, word, num_words, lse, delta, gated, clip, drops):
     """The rows of a tile of scores become weights (after dropout), those of gradients by the
     weights gradients by the scores; ``gate`` gets those by the edge probabilities, see
     :func:`sbmgraph.ops.edge_attention`. Row r's bits begin at ``words[word + r * num_words]``."""
+    score, grad, gate, keep = tiles
     one = score.dtype.type(1)
     for r in range(count):
         at, end = r * PITCH, r * PITCH + columns
@@ -83,13 +106,15 @@ def _gradients(
 
 
 @jit
-def _backward_heads(
-    first, last, part, parts, grad_out, query, key, value, rate, member, words, word_ptr,
-    query_ptr, key_ptr, delta, lse, scale, dropout, seed, clip, grad_query, grad_rate, grad_key,
-    grad_value, grad_member,
-):  # fmt: skip
-    """An array without channels takes no gradient. Those of keys have every key and head, or, for
+def _backward_heads(first, last, part, parts, saved, edges, rules, by_query, by_key):
+    """The gradients of query and rate go to ``by_query``, those of key, value and member to
+    ``by_key``. An array without channels takes no gradient. Those of keys have every key and head, or, for
     the second part of a head and those after it, this head's keys only."""
+    query, key, value, grad_out, rate, member, delta, lse = saved
+    words, word_ptr, query_ptr, key_ptr = edges
+    grad_query, grad_rate = by_query
+    grad_key, grad_value, grad_member = by_key
+    scale, dropout, drops = rules.scale, rules.dropout, rules.dropout > 0
     heads, d, dv, k = query.shape[1], query.shape[2], value.shape[2], rate.shape[2]
     like, width = query, lanes_of(query)
     one = query.dtype.type(1)
@@ -116,6 +141,7 @@ def _backward_heads(
     sum_rate = aligned(panels_k * width * QUERIES, like)
     score, grad = aligned(QUERIES * PITCH, like), aligned(QUERIES * PITCH, like)
     gate, keep = aligned(QUERIES * PITCH, like), aligned(QUERIES * PITCH, like)
+    tiles = Tiles(score, grad, gate, keep)
     some_lse, some_delta = aligned(QUERIES, like), aligned(QUERIES, like)
     scales, ones = np.full(1, scale, query.dtype), np.ones(1, query.dtype)
     for index in range(first, last):
@@ -132,7 +158,7 @@ def _backward_heads(
         if needs_rate:
             to_panels(member, first_key, num_keys, head, one, padded, all_member)
         sum_key[:], sum_value[:], sum_member[:] = 0, 0, 0
-        for start in range(begin, end, QUERIES):
+        for start in range(begin, end, QUERIES):  # blocks of queries
             count, node = min(QUERIES, end - start), first_query + start
             rows = round_up(count, ROWS)
             to_rows(query, node, count, head, scale, rows, rows_query)
@@ -144,44 +170,44 @@ def _backward_heads(
             for r in range(count):
                 some_lse[r], some_delta[r] = lse[node + r, head], delta[node + r, head]
             sum_query[:], sum_rate[:] = 0, 0
-            for low in range(0, padded, KEYS):
+            for low in range(0, padded, KEYS):  # blocks of keys
                 columns = min(KEYS, padded - low)
                 inner_products(rows_query, rows, d, columns_key, low, columns, score, PITCH)
                 inner_products(rows_grad, rows, dv, columns_value, low, columns, grad, PITCH)
                 vertex = start * heads + head
                 word = word_ptr[g] + vertex * num_words + low // 32
-                if dropout > 0:
+                if drops:
                     keep[:] = 1
-                    drop(keep, count, columns, seed, vertex, heads, g, low, dropout)
+                    drop(keep, count, columns, rules.seed, vertex, heads, g, low, dropout)
                 _gradients(
-                    score, grad, gate, keep, count, columns, words, word, heads * num_words,
-                    some_lse, some_delta, gated, clip, dropout > 0,
+                    tiles, count, columns, words, word, heads * num_words, some_lse, some_delta,
+                    gated, rules.clip, drops,
                 )  # fmt: skip
                 for tile in (score, grad, gate):
                     clear(tile, count, rows, columns)
                 if needs_query:
                     add_panels(
-                        grad, 0, PITCH, 1, rows, all_key, low * width, padded, panels_d, columns,
+                        grad, PITCH, 1, rows, all_key, low * width, padded, panels_d, columns,
                         sum_query, 0, rows,
                     )  # fmt: skip
                 if needs_rate:
                     add_panels(
-                        gate, 0, PITCH, 1, rows, all_member, low * width, padded, panels_k, columns,
+                        gate, PITCH, 1, rows, all_member, low * width, padded, panels_k, columns,
                         sum_rate, 0, rows,
                     )  # fmt: skip
                 if needs_key:
                     add_panels(
-                        grad, 0, 1, PITCH, columns, some_query, 0, rows, panels_d, rows, sum_key,
+                        grad, 1, PITCH, columns, some_query, 0, rows, panels_d, rows, sum_key,
                         low * width, spare,
                     )  # fmt: skip
                 if needs_value:
                     add_panels(
-                        score, 0, 1, PITCH, columns, some_grad, 0, rows, panels_dv, rows, sum_value,
+                        score, 1, PITCH, columns, some_grad, 0, rows, panels_dv, rows, sum_value,
                         low * width, spare,
                     )  # fmt: skip
                 if needs_member:
                     add_panels(
-                        gate, 0, 1, PITCH, columns, some_rate, 0, rows, panels_k, rows, sum_member,
+                        gate, 1, PITCH, columns, some_rate, 0, rows, panels_k, rows, sum_member,
                         low * width, spare,
                     )  # fmt: skip
             if needs_query:
@@ -234,21 +260,13 @@ def backward(
     by_query = [_like(x, need, dtype) for x, need in ((query, needs[0]), (rate, needs[3]))]
     wanted = ((key, needs[1]), (value, needs[2]), (member, needs[4]))
     by_key = [_like(x, need, dtype) for x, need in wanted]
-    args = (
-        *(floating(x) for x in (grad_out, query, key, value)),
+    saved = Saved(
+        *(floating(x) for x in (query, key, value, grad_out)),
         *(x.to(dtype).contiguous().numpy() for x in (rate, member)),
-        bits.words.numpy(),
-        bits.word_ptr.numpy(),
-        bits.query_ptr.numpy(),
-        bits.key_ptr.numpy(),
         delta.numpy(),
         lse.contiguous().numpy(),
-        number(options.scale),
-        np.float32(options.dropout),
-        np.uint64(options.seed),
-        options.estimator == "mask",
-        *(x.numpy() for x in by_query),
     )
+    args = (saved, edges_of(bits), rules_of(options, number), tuple(x.numpy() for x in by_query))
     tasks = split(bits.query_ptr, bits.key_ptr, bits.heads)
     sizes = bits.key_ptr.diff().tolist()
     shares = []
@@ -256,7 +274,7 @@ def backward(
         keys = sizes[first // bits.heads]
         shares.append(by_key if part == 0 else [x.new_empty(keys, 1, x.size(2)) for x in by_key])
     parallel_for(
-        lambda task, share: _backward_heads(*task, *args, *(x.numpy() for x in share)),
+        lambda task, share: _backward_heads(*task, *args, tuple(x.numpy() for x in share)),
         zip(tasks, shares, strict=True),
     )
     for (first, _, part, _), share in zip(tasks, shares, strict=True):
