@@ -66,8 +66,10 @@ def test_dense_on_the_gpu_is_the_reference(law: str) -> None:
 
 @kernel_test
 @law
-def test_fastrg_on_the_gpu_is_the_reference(law: str) -> None:
+def test_fastrg_on_the_gpu_is_the_reference(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Places on the axis are float32 numbers: a proposal in 10⁵ may meet another key."""
+    if INTERPRETED:  # programs cost about the same whatever their width
+        monkeypatch.setattr(fastrg_gpu, "ROWS", 64)
     sbm = random_sbm(30, 90, 2, 5, scale=1.5, dtype=torch.float32)
     assert num_different(fastrg_reference, fastrg_gpu, sbm, law, DEVICE) < 6
 
