@@ -115,19 +115,19 @@ class Tiles(NamedTuple):
     Attributes:
         ptr: The first tile of each graph, int64 of shape :obj:`[G + 1]`.
         graph: The graph of each tile, :math:`G` for those that are not there, int64 of shape
-            :obj:`[count]`.
-        count: How many tiles there are at most: the host need not wait for the sizes.
+            :obj:`[most]`.
+        most: How many tiles there are at most: the host need not wait for the sizes.
     """
 
     ptr: Tensor
     graph: Tensor
-    count: int
+    most: int
 
 
 def cut(node_ptr: Tensor, num_nodes: int, block: int) -> Tiles:
     """Tiles of ``block`` nodes of graphs whose nodes start at ``node_ptr``."""
     ptr = torch.zeros_like(node_ptr)
     torch.cumsum((node_ptr.diff() + (block - 1)) // block, 0, out=ptr[1:])
-    count = num_nodes // block + node_ptr.numel() - 1
-    tile = torch.arange(count, dtype=torch.int64, device=ptr.device)
-    return Tiles(ptr, torch.searchsorted(ptr[1:], tile, right=True), count)
+    most = num_nodes // block + node_ptr.numel() - 1
+    tile = torch.arange(most, dtype=torch.int64, device=ptr.device)
+    return Tiles(ptr, torch.searchsorted(ptr[1:], tile, right=True), most)

@@ -148,7 +148,7 @@ def fill(
     tiles = cut(part.ptr, part.count, QUERIES)
     bits = part.bits
     launch(
-        _dense_kernel, (tiles.count, model.heads, triton.cdiv(part.max_keys, SPAN)), bits.words,
+        _dense_kernel, (tiles.most, model.heads, triton.cdiv(part.max_keys, SPAN)), bits.words,
         *factors, chosen, bits.words, model.query_ptr, part.ptr, model.key_ptr, bits.word_ptr,
         tiles.ptr, tiles.graph, model.num_graphs, model.heads, float(exploration), seed,
         K=model.num_clusters, WIDTH=min(pad(model.num_clusters), DEPTH), QUERIES=QUERIES, KEYS=KEYS,

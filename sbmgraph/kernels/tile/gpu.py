@@ -99,7 +99,7 @@ def forward(
     sizes = gpu_sizes.forward_sizes(query.dtype, D, DV)
     tiles = cut(bits.query_ptr, n, sizes.queries)
     launch(
-        _forward_kernel, (tiles.count, heads), query,
+        _forward_kernel, (tiles.most, heads), query,
         query, key, value, bits.words, kept_words(bits, n, options), out, lse,
         bits.query_ptr, bits.key_ptr, bits.word_ptr, tiles.ptr, tiles.graph,
         bits.query_ptr.numel() - 1, heads, scale, 1 / (1 - options.dropout),

@@ -271,7 +271,7 @@ class _Sweeps:
                 sizes = gpu_sizes.key_sizes(dtype, D, DV, K)
                 tiles = cut(*nodes, sizes.keys)
             launch(
-                kernel, (tiles.count, heads), query,
+                kernel, (tiles.most, heads), query,
                 *self.inputs, factor, bits.words, self.kept, self.lse, self.delta, *grads, dfactor,
                 bits.query_ptr, bits.key_ptr, bits.word_ptr, tiles.ptr, tiles.graph,
                 bits.query_ptr.numel() - 1, query.size(0), key.size(0), heads,

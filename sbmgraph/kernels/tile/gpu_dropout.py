@@ -54,7 +54,7 @@ def kept_words(bits: Bits, num_queries: int, options: Options) -> Tensor | None:
     kept = torch.empty_like(bits.words)
     tiles = cut(bits.query_ptr, num_queries, QUERIES)
     launch(
-        _kept_kernel, (tiles.count, bits.heads), kept,
+        _kept_kernel, (tiles.most, bits.heads), kept,
         bits.words, kept, bits.query_ptr, bits.key_ptr, bits.word_ptr, tiles.ptr, tiles.graph,
         bits.query_ptr.numel() - 1, bits.heads, options.dropout, options.seed,
         QUERIES=QUERIES, KEYS=KEYS, PURPOSE=DROPOUT, num_warps=WARPS,
