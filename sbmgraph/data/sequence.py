@@ -99,18 +99,25 @@ def collate(items: Items[Sequence]) -> SequenceBatch:
     """Concatenates items into one :class:`SequenceBatch`.
 
     Raises:
-        ValueError: If there are no items, or they differ in their number of documents.
+        ValueError: If there are no items, they differ in their number of documents, or some only
+            have labels for their tokens, or not one a token.
     """
     if not items:
-        raise ValueError("items: expected at least one sequence to collate, got none")
+        raise ValueError("'items' must hold at least one sequence, got none")
     counts = {len(item.tokens) for item in items}
     if len(counts) != 1:
-        raise ValueError(f"items: expected one number of documents, got {sorted(counts)}")
+        raise ValueError(f"'items' must have one number of documents, got {sorted(counts)}")
     documents = [document for item in items for document in item.tokens]
     lengths = torch.tensor([document.numel() for document in documents])
     tokens = torch.cat(documents)
     starts = lengths.cumsum(0) - lengths
     token_labels = [item.token_label for item in items if item.token_label is not None]
+    labelled = sum(labels.numel() for labels in token_labels)
+    if token_labels and (len(token_labels), labelled) != (len(items), tokens.numel()):
+        raise ValueError(
+            f"'items' must have a label for each of {tokens.numel()} tokens or for none, "
+            f"got {labelled} labels"
+        )
     return SequenceBatch(
         tokens=tokens,
         batch=torch.repeat_interleave(torch.arange(len(documents)), lengths),
@@ -124,6 +131,8 @@ def collate(items: Items[Sequence]) -> SequenceBatch:
 class SequenceDataset(Dataset[Sequence]):
     """Sequences held in three flat arrays, usually memory-mapped.
 
+    Offsets and labels are checked here; tokens, of which there may be gigabytes, as items are read.
+
     Args:
         tokens: Any integer dtype ``[T]``, all documents concatenated.
         ptr: int64 ``[N * D + 1]``; document ``k`` is ``tokens[ptr[k]:ptr[k + 1]]``, and item ``i``
@@ -134,9 +143,11 @@ class SequenceDataset(Dataset[Sequence]):
         num_classes: Number of labels.
         max_length: Longest document the task allows, in tokens.
         num_documents: ``D``.
+        source: File of the tokens, for messages. (default: ``name``)
 
     Raises:
-        ValueError: If the arrays do not fit together, or a label is out of range.
+        ValueError: If the arrays do not fit together, an offset or a label is out of range, or a
+            document is too long; on reading an item, if a token is out of range.
     """
 
     def __init__(
@@ -150,22 +161,31 @@ class SequenceDataset(Dataset[Sequence]):
         num_classes: int,
         max_length: int,
         num_documents: int = 1,
+        source: str | None = None,
     ) -> None:
         if len(ptr) != len(labels) * num_documents + 1:
             raise ValueError(
-                f"ptr: expected {len(labels)} * {num_documents} + 1 entries, got {len(ptr)}"
+                f"'ptr' must have {len(labels)} * {num_documents} + 1 entries, got {len(ptr)}"
             )
         if ptr[0] != 0 or ptr[-1] != len(tokens):
             raise ValueError(
-                f"ptr: expected 0 to {len(tokens)}, the number of tokens, got {ptr[0]} to {ptr[-1]}"
+                f"'ptr' must go from 0 to {len(tokens)}, the number of tokens, "
+                f"got {ptr[0]} to {ptr[-1]}"
+            )
+        lengths = np.diff(ptr)
+        if lengths.size and not (lengths.min() >= 0 and lengths.max() <= max_length):
+            raise ValueError(
+                f"'ptr' must give each document of {name} from 0 to {max_length} tokens, "
+                f"got {lengths.min()} to {lengths.max()}"
             )
         if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
             raise ValueError(
-                f"labels: expected 0 to {num_classes - 1} in {name}, "
+                f"'labels' must be from 0 to {num_classes - 1} in {name}, "
                 f"got {labels.min()} to {labels.max()}"
             )
         self.tokens, self.ptr, self.labels = tokens, ptr, labels
         self.name = name
+        self.source = source or name
         self.vocab_size = vocab_size
         self.num_classes = num_classes
         self.max_length = max_length
@@ -180,13 +200,20 @@ class SequenceDataset(Dataset[Sequence]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sequence:
-        first = range(len(self))[index] * self.num_documents
+        item = range(len(self))[index]
+        first = item * self.num_documents
         bounds = self.ptr[first : first + self.num_documents + 1]
+        found = self.tokens[bounds[0] : bounds[-1]]
+        if found.size and not (found.min() >= 0 and found.max() < self.vocab_size):
+            raise ValueError(
+                f"{self.source}: expected tokens from 0 to {self.vocab_size - 1}, "
+                f"got {found.min()} to {found.max()} in item {item}"
+            )
         tokens = [
             torch.from_numpy(self.tokens[start:stop].astype(np.int64))
             for start, stop in pairwise(bounds)
         ]
-        return Sequence(tokens, int(self.labels[index]))
+        return Sequence(tokens, int(self.labels[item]))
 
     def majority(self) -> float:
         """Share of the commonest label: what a constant answer scores."""
