@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sbmgraph._jit import jit
+from sbmgraph.kernels._numba.jit import jit
 
 MIN, MAX, MED, SM, CLOSE, LEFT, RIGHT = range(11, 18)
 OPERATOR, OPENED, EXPRESSION = range(18, 21)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sbmgraph._jit import jit
+from sbmgraph.kernels._numba.jit import jit
 
 SIZE = 32
 PADDING = 1

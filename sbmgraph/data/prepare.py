@@ -29,7 +29,11 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def prepare(
-    task: str, root: str | Path, cache_root: str | Path | None = None, **options: Any
+    task: str,
+    root: str | Path,
+    cache_root: str | Path | None = None,
+    verify: bool = False,
+    **options: Any,
 ) -> dict[str, Dataset]:
     """Reads, downloads or generates the data of a task, once, and opens them.
 
@@ -38,6 +42,8 @@ def prepare(
             ``"duplicates"``.
         root: Data folder, holding the official releases where a task needs one.
         cache_root: Folder of prepared data (default: ``prepared`` inside ``root``).
+        verify: Whether to compare data that were prepared before with their checksums, where the
+            task keeps any; sizes, offsets and labels are always checked.
         **options: Of the task's function in :data:`TASKS`.
 
     Returns:
@@ -52,6 +58,8 @@ def prepare(
     known = [
         p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
     ]
+    if "verify" in known:
+        options["verify"] = verify
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"'options' must be among {', '.join(known)} for {task}, got {unknown}")

@@ -74,7 +74,7 @@ def released(root: Path, name: str) -> Path | None:
     return next((p for prefix in outer if (p := Path(root) / prefix / name).is_dir()), None)
 
 
-def signature(paths: Iterable[Path], base: Path | None = None) -> dict[str, Any]:
+def signature(paths: Iterable[Path], base: Path | None = None) -> list[Any]:
     """Tells source files from others: prepared data are made anew when one is replaced, changed,
     added or removed.
 
@@ -103,7 +103,7 @@ def signature(paths: Iterable[Path], base: Path | None = None) -> dict[str, Any]
         digest.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
         files += 1
         size += status.st_size
-    return {"files": files, "bytes": size, "sha256": digest.hexdigest()}
+    return [files, size, digest.hexdigest()]
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -22,12 +22,12 @@ class Sequence(NamedTuple):
 
     Args:
         tokens: The item's documents, each int64 ``[length]``; one, or two for Retrieval.
-        label: Class of the item.
+        label: Class of the item, or its score (a float) where the task is a regression.
         token_label: Class of every token (int64 ``[length]``), where the task labels tokens.
     """
 
     tokens: list[Tensor]
-    label: int
+    label: int | float
     token_label: Tensor | None = None
 
 
@@ -41,7 +41,7 @@ class SequenceBatch:
         tokens: int64 ``[T]``, all sequences concatenated.
         batch: int64 ``[T]``, the sequence of each token, ascending.
         positions: int64 ``[T]``, the position of each token in its sequence, from 0.
-        label: int64 ``[B]``.
+        label: int64 ``[B]``; float32 where the task is a regression.
         num_documents: ``D``.
         token_label: int64 ``[T]``, or :obj:`None` where the task labels whole items.
     """
@@ -137,7 +137,7 @@ class SequenceDataset(Dataset[Sequence]):
         tokens: Any integer dtype ``[T]``, all documents concatenated.
         ptr: int64 ``[N * D + 1]``; document ``k`` is ``tokens[ptr[k]:ptr[k + 1]]``, and item ``i``
             owns documents ``i * D`` to ``i * D + D - 1``.
-        labels: int64 ``[N]``.
+        labels: int64 ``[N]``; float32 scores where the task is a regression.
         name: Name for messages and results, e.g. ``"listops/train"``.
         vocab_size: Number of token ids, the padding id included where the task has one.
         num_classes: Number of labels.
@@ -178,7 +178,8 @@ class SequenceDataset(Dataset[Sequence]):
                 f"'ptr' must give each document of {name} from 0 to {max_length} tokens, "
                 f"got {lengths.min()} to {lengths.max()}"
             )
-        if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
+        classes = np.issubdtype(labels.dtype, np.integer)
+        if classes and len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
             raise ValueError(
                 f"'labels' must be from 0 to {num_classes - 1} in {name}, "
                 f"got {labels.min()} to {labels.max()}"
@@ -213,11 +214,12 @@ class SequenceDataset(Dataset[Sequence]):
             torch.from_numpy(self.tokens[start:stop].astype(np.int64))
             for start, stop in pairwise(bounds)
         ]
-        return Sequence(tokens, int(self.labels[item]))
+        return Sequence(tokens, self.labels[item].item())
 
     def majority(self) -> float:
         """Share of the commonest label: what a constant answer scores."""
-        return float(np.bincount(self.labels).max() / len(self.labels)) if len(self) else 0.0
+        _, counts = np.unique(self.labels, return_counts=True)
+        return float(counts.max() / len(self)) if len(self) else 0.0
 
     def __repr__(self) -> str:
         return (

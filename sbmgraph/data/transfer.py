@@ -68,9 +68,11 @@ def _attempt(
         return f"HTTP {error.code} {error.reason}", error.code >= 500
     except urllib.error.URLError as error:
         return str(error.reason), False
+    except (ValueError, http.client.InvalidURL) as error:
+        return str(error), False
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
         return f"the connection broke ({error or type(error).__name__})", True
-    except (ValueError, OSError) as error:
+    except OSError as error:
         return str(error), False
     with response:
         return _receive(response, part, name, have, size)
