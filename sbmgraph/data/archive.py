@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sbmgraph.data.reading import bad_file, refusing
+from sbmgraph.data.reading import bad_file, open_file, refusing
 
 _WHAT = "a complete .tar.gz archive"
 _LARGEST_ARCHIVE = 1 << 31
@@ -33,7 +33,7 @@ def archive_files(
     """
     names: set[str] = set()
     # Not as a stream ("r|gz"): tarfile takes one that is cut between two files for a whole one.
-    with open(path, "rb") as raw, gzip.GzipFile(fileobj=raw) as unpacked:
+    with open_file(path, _WHAT) as raw, gzip.GzipFile(fileobj=raw) as unpacked:
         stream = _Bounded(unpacked, largest)
         with refusing(path, _WHAT):
             archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - nothing to close

@@ -139,7 +139,9 @@ def _open_split(
             _verify(path, summary["files"][path.name]["sha256"])
         arrays[part] = np.memmap(path, kind, "r") if length else np.empty(0, kind)
     return SequenceDataset(
-        **arrays,
+        arrays["tokens"],
+        arrays["ptr"],
+        arrays["labels"],
         name=f"{manifest['task']}/{split}",
         source=str(folder / f"{split}.tokens"),
         **{k: info[k] for k in ("vocab_size", "num_classes", "max_length", "num_documents")},

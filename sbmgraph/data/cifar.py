@@ -94,6 +94,7 @@ def _read_pickle(content: bytes) -> Any:
     """The object that a pickle describes: plain values, and :class:`_Call` for every call."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    argument: Any
     for opcode, argument, _ in pickletools.genops(content):
         name = opcode.name
         if name in _VALUES:

@@ -39,6 +39,10 @@ class Images(NamedTuple):
     labels: np.ndarray
     sources: list[str]
 
+    def part(self, places: slice) -> Images:
+        """Some of them."""
+        return Images(self.pixels[places], self.labels[places], self.sources[places])
+
 
 def prepare_image(
     root: Path,
@@ -97,8 +101,8 @@ def prepare_image(
         train, test = _read_gray(path, seed) if source == "gray" else _read_batches(path)
         cut = len(train.labels) - len(train.labels) // 10
         splits = {
-            "train": Images(*(part[:cut] for part in train)),
-            "val": Images(*(part[cut:] for part in train)),
+            "train": train.part(slice(None, cut)),
+            "val": train.part(slice(cut, None)),
             "test": test,
         }
         for split, images in splits.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sbmgraph.data.reading import bad_file
+from sbmgraph.data.reading import bad_file, open_file
 from sbmgraph.files import replacing
 
 #: Text of every token id; id 0 pads.
@@ -137,7 +137,7 @@ def read_tsv(path: Path) -> Iterator[tuple[np.ndarray, int]]:
         ValueError: Naming file, line and reason, if the file is truncated or not ListOps.
     """
     number = 1
-    with open(path, "rb") as file:
+    with open_file(path, "a file of ListOps") as file:
         header = file.readline(_LONGEST_ROW).rstrip(b"\r\n")
         if header != b"Source\tTarget":
             raise bad_file(path, f"expected the header 'Source<TAB>Target', got {header[:60]!r}", 1)

@@ -27,7 +27,7 @@ class _Row(NamedTuple):
     place: str
 
 
-def release_files(folder: Path) -> Iterator[Path]:
+def release_files(folder: Path) -> Iterator[str | Path]:
     """Every file that the pictures of a level are read from, in one order."""
     yield from _metadata_files(folder)
     yield from files_below(folder / "imgs")

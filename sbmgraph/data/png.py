@@ -53,7 +53,7 @@ def _size(content: bytes) -> tuple[int, int]:
     """Width and height of a PNG file whose pieces are whole and in their order."""
     if not content.startswith(_SIGNATURE):
         raise ValueError("it does not begin like PNG")
-    kinds = []
+    kinds: list[bytes] = []
     at = len(_SIGNATURE)
     while not kinds or kinds[-1] != b"IEND":
         length, kind = struct.unpack_from(">I4s", content, at)

@@ -43,6 +43,26 @@ def refusing(path: str | Path, what: str) -> Iterator[None]:
         raise bad_file(path, f"expected {what}, but reading it failed ({reason})") from error
 
 
+def open_file(path: Path, what: str) -> BinaryIO:
+    """Opens a regular file to read its bytes.
+
+    Args:
+        path: The file.
+        what: What was expected of it, for messages.
+
+    Raises:
+        ValueError: If there is none at ``path``, or it may not be read.
+    """
+    try:
+        # A pipe or a device would keep us waiting.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise bad_file(path, f"expected {what}, got something that is no regular file")
+        return open(path, "rb")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise bad_file(path, f"expected {what}, got none that can be read ({reason})") from error
+
+
 def read_file(path: Path, largest: int, what: str) -> bytes:
     """The content of a regular file.
 
@@ -52,15 +72,9 @@ def read_file(path: Path, largest: int, what: str) -> bytes:
         what: What was expected of it, for messages.
 
     Raises:
-        ValueError: If there is no regular file at ``path``, or a larger one.
+        ValueError: If there is no regular file at ``path`` that may be read, or a larger one.
     """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise bad_file(path, f"expected {what}, got nothing ({error.strerror})") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise bad_file(path, f"expected {what}, got something that is no regular file")
-    with open(path, "rb") as file:
+    with open_file(path, what) as file:
         content = file.read(largest + 1)
     if len(content) > largest:
         raise bad_file(path, f"expected {what} of at most {largest:,} bytes, got a larger one")

@@ -74,7 +74,7 @@ def released(root: Path, name: str) -> Path | None:
     return next((p for prefix in outer if (p := Path(root) / prefix / name).is_dir()), None)
 
 
-def signature(paths: Iterable[Path], base: Path | None = None) -> list[Any]:
+def signature(paths: Iterable[str | Path], base: Path | None = None) -> list[Any]:
     """Tells source files from others: prepared data are made anew when one is replaced, changed,
     added or removed.
 
@@ -89,8 +89,9 @@ def signature(paths: Iterable[Path], base: Path | None = None) -> list[Any]:
         ValueError: If a file is not there.
     """
     digest = hashlib.sha256()
+    prefix = "" if base is None else os.path.join(base, "")
     files = size = 0
-    for path in paths:
+    for path in map(str, paths):
         try:
             status = os.stat(path)
         except OSError as error:
@@ -99,18 +100,18 @@ def signature(paths: Iterable[Path], base: Path | None = None) -> list[Any]:
             ) from error
         if not stat.S_ISREG(status.st_mode):
             raise bad_file(path, "expected a file of the release, got something else")
-        name = path.name if base is None else path.relative_to(base).as_posix()
+        name = os.path.basename(path) if base is None else path.removeprefix(prefix)
         digest.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
         files += 1
         size += status.st_size
     return [files, size, digest.hexdigest()]
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, in the order of names."""
+def files_below(folder: str | Path) -> Iterator[str]:
+    """Paths of all files below a folder, in the order of names (text: there may be 200,000)."""
     for place, folders, names in os.walk(folder):
         folders.sort()
-        yield from (Path(place, name) for name in sorted(names))
+        yield from (os.path.join(place, name) for name in sorted(names))
 
 
 def take(total: int, limit: int | None, seed: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from sbmgraph.checks import check_positive_int
 from sbmgraph.data.cache import load_or_build
-from sbmgraph.data.reading import bad_file
+from sbmgraph.data.reading import bad_file, open_file
 from sbmgraph.data.release import missing, released, signature, take
 from sbmgraph.data.sequence import SequenceDataset
 from sbmgraph.data.text import VOCAB_SIZE, encode
@@ -102,7 +102,7 @@ def read_tsv(path: Path) -> Iterator[tuple[tuple[bytes, bytes], int]]:
             or no label 0 or 1.
     """
     number = 0
-    with open(path, "rb") as file:
+    with open_file(path, "pairs of texts") as file:
         while line := file.readline(_LONGEST_ROW):
             number += 1
             if len(line) == _LONGEST_ROW:
@@ -128,6 +128,6 @@ def _label(column: bytes, path: Path, line: int) -> int:
 
 
 def _chosen(path: Path, limit: int | None, seed: int) -> set[int]:
-    with open(path, "rb") as file:
+    with open_file(path, "pairs of texts") as file:
         total = sum(1 for _ in file)
     return set(take(total, limit, seed).tolist())

@@ -6,6 +6,7 @@ default here is a held-out tenth of the training set; ``validation="test"`` does
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -128,15 +129,17 @@ def _is_review(name: str) -> bool:
     return _REVIEW.search(name) is not None
 
 
-def _review_files(folder: Path) -> Iterator[Path]:
+def _review_files(folder: Path) -> Iterator[str]:
     for split in ("train", "test"):
         for label in LABELS:
-            yield from sorted((folder / split / label).glob("*.txt"))
+            part = folder / split / label
+            names = sorted(os.listdir(part)) if part.is_dir() else []
+            yield from (os.path.join(part, name) for name in names if name.endswith(".txt"))
 
 
 def _folder_files(folder: Path) -> Iterator[tuple[str, str, bytes]]:
     """Yields name, place for messages, and content of every review."""
-    for path in _review_files(folder):
+    for path in map(Path, _review_files(folder)):
         name = path.relative_to(folder).as_posix()
         yield name, str(path), read_file(path, _LARGEST_REVIEW, "a review")
 

@@ -117,7 +117,7 @@ class SequenceDataModule(L.LightningDataModule):
         check_positive_int("round_steps", round_steps)
         check_positive_int("num_workers", num_workers, 0)
         self.task = task
-        self.root = Path(root).expanduser().absolute()
+        self.root = Path(root).expanduser().resolve()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.round_steps = round_steps

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import shutil
@@ -113,7 +112,7 @@ def test_every_damaged_batch_is_refused_or_a_batch(root):
             assert set(labels.tolist()) <= set(range(10))
 
 
-def test_every_damaged_archive_is_refused_or_undamaged(root, monkeypatch):
+def test_every_damaged_archive_is_refused_or_undamaged(root):
     pack(root)
     path = root / "cifar-10-python.tar.gz"
     content = path.read_bytes()
@@ -125,23 +124,8 @@ def test_every_damaged_archive_is_refused_or_undamaged(root, monkeypatch):
         assert len(train.labels) == 100
         return [(p.tolist(), label) for p, label in zip(test.pixels, test.labels, strict=True)]
 
-    small = io.BytesIO()
-    with tarfile.open(fileobj=small, mode="w:gz") as archive:
-        for name in NAMES:
-            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            member.size = 2000
-            archive.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(2000)))
     refused, results = count_refusals(read, path.write_bytes, damaged(content, 30), str(path))
     assert refused > 20
-    assert all(result == whole for result in results)
-    monkeypatch.setattr(image, "read_batch", lambda content, where: content)
-    monkeypatch.setattr(image, "_batch", lambda content, path, name: content)
-    read_small = lambda: dict(image._batch_files(path))  # noqa: E731
-    path.write_bytes(small.getvalue())
-    whole = read_small()
-    copies = damaged(small.getvalue(), 800)
-    refused, results = count_refusals(read_small, path.write_bytes, copies, str(path))
-    assert refused > 500
     assert all(result == whole for result in results)
 
 

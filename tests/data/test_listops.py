@@ -207,8 +207,8 @@ def test_every_damaged_file_is_refused_or_of_whole_rows(tmp_path):
     def read():
         return [(t.tolist(), v) for t, v in listops.read_tsv(path)]
 
-    refused, results = count_refusals(read, path.write_bytes, damaged(content, 1500), f"{path}, l")
-    assert refused > 1000
+    refused, results = count_refusals(read, path.write_bytes, damaged(content, 800), f"{path}, l")
+    assert refused > 500
     for rows in results:  # a digit may be another, where that does not count
         assert sum(row not in whole for row in rows) <= 3
 
