@@ -1,1 +1,0 @@
-"""Attention over edges in bits, tile by tile."""
