@@ -1,14 +1,14 @@
-"""Compiled loops of :mod:`sbmgraph.data.listops`; a module of its own, to load Numba late."""
+"""Compiled loops of ListOps; a module of their own, to load Numba late."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-MIN, MAX, MED, SM, CLOSE = range(11, 16)
-DIGIT_PROBABILITY = 0.75
+from sbmgraph.kernels._numba.jit import jit
 
-jit = numba.njit(nogil=True, cache=True)
+MIN, MAX, MED, SM, CLOSE, LEFT, RIGHT = range(11, 18)
+OPERATOR, OPENED, EXPRESSION = range(18, 21)
+DIGIT_PROBABILITY = 0.75
 
 
 @jit
@@ -111,3 +111,41 @@ def value_of(tokens):
     if open_nodes or held != 1:
         return -(size + 1)
     return stack[0]
+
+
+@jit
+def first_misplaced(codes):
+    """Number of the first token or parenthesis that is out of place in LRA's text (that of the end
+    included), or -1.
+
+    A stack of what is not yet part of a pair; a right parenthesis makes a pair of its top: an
+    operator (or an :data:`OPENED` one, which has arguments) with an argument is an opened operator,
+    and one of these with ``]`` an expression.
+    """
+    size = len(codes)
+    stack = np.empty(size + 1, np.uint8)
+    held = 0
+    for i in range(size):
+        code = codes[i]
+        if code != RIGHT:
+            if held > 0 and stack[held - 1] == CLOSE:
+                return i
+            kind = code
+            if code < MIN:
+                kind = EXPRESSION
+            elif code < CLOSE:
+                kind = OPERATOR
+            stack[held] = kind
+            held += 1
+            continue
+        if held < 3 or stack[held - 3] != LEFT:
+            return i
+        first, second = stack[held - 2], stack[held - 1]
+        if second == EXPRESSION and first in (OPERATOR, OPENED):
+            stack[held - 3] = OPENED
+        elif second == CLOSE and first == OPENED:
+            stack[held - 3] = EXPRESSION
+        else:
+            return i
+        held -= 2
+    return -1 if held == 1 and stack[0] == EXPRESSION else size

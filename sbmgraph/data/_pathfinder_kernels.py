@@ -8,8 +8,9 @@ snake's last paddle lies centred on ``paddle``.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from sbmgraph.kernels._numba.jit import jit
 
 SIZE = 32
 PADDING = 1
@@ -23,8 +24,6 @@ MIN_FREE_PIXELS = 0.01 * SIZE * SIZE
 DEGREES = 360
 TARGET_CONTRAST = 1.5
 DISTRACTOR_CONTRAST = 2.0
-
-jit = numba.njit(nogil=True, cache=True)
 
 
 @jit

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from sbmgraph.checks import check_positive_int
+
 T = TypeVar("T")
 
 
@@ -24,17 +26,25 @@ def in_order(make: Callable[[int], T], workers: int | None = None) -> Iterator[T
         ValueError: If ``workers`` is not positive.
     """
     workers = os.cpu_count() or 1 if workers is None else workers
-    if workers < 1:
-        raise ValueError(f"workers: expected a positive integer, got {workers}")
+    check_positive_int("workers", workers)
     pending: deque[Future[T]] = deque()
     number = 0
     with ThreadPoolExecutor(workers) as pool:
         try:
             while True:
                 while len(pending) < 2 * workers:
-                    pending.append(pool.submit(make, number))
+                    pending.append(_submit(pool, make, number))
                     number += 1
                 yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _submit(pool: ThreadPoolExecutor, make: Callable[[int], T], number: int) -> Future[T]:
+    try:
+        return pool.submit(make, number)
+    except RuntimeError:  # the interpreter is shutting down and starts no more threads
+        done: Future[T] = Future()
+        done.set_result(make(number))
+        return done

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import http.client
 import os
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from tqdm.auto import tqdm
+from sbmgraph.data.reading import bad_file, open_regular
+from sbmgraph.data.temporary import abandoned, own_path
+from sbmgraph.data.transfer import complete
 
 MIRROR_VARIABLE = "SBMGRAPH_MIRROR"
-_BLOCK = 1 << 16
-_IDLE_ATTEMPTS = 5
-_ATTEMPTS = 100
-_PAUSE = 0.5
 
 
 class Archive(NamedTuple):
-    """A published file: name, address, and checksum as ``algorithm:hexdigest``."""
+    """A published file: name, address, checksum as ``algorithm:hexdigest``, and bytes."""
 
     name: str
     url: str
     checksum: str
+    size: int
 
 
 IMDB = Archive(
     "aclImdb_v1.tar.gz",
     "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
     "md5:7c2ac02c03563afcf9b574c7e56c153a",
+    84_125_825,
 )
 CIFAR10 = Archive(
     "cifar-10-python.tar.gz",
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     "md5:c58f30108f718f92721af3b95e74349a",
+    170_498_071,
 )
 
 
@@ -51,7 +50,7 @@ def fetch(archive: Archive, root: Path, mirror: str | None = None) -> Path:
             ``SBMGRAPH_MIRROR``, if set.
 
     Returns:
-        Path of the complete and checked file.
+        Path of the file; one that was there is not checked here, see :func:`check_published`.
 
     Raises:
         ValueError: If no address has it, it is cut short again and again, its checksum is wrong,
@@ -62,116 +61,127 @@ def fetch(archive: Archive, root: Path, mirror: str | None = None) -> Path:
         return path
     mirror = mirror or os.environ.get(MIRROR_VARIABLE)
     mirrored = [f"{mirror.rstrip('/')}/{archive.name}"] if mirror else []
-    download([*mirrored, archive.url], path, archive.checksum)
+    download([*mirrored, archive.url], path, archive.checksum, size=archive.size)
     return path
 
 
-def download(urls: Sequence[str], path: Path, checksum: str, timeout: float = 30.0) -> None:
+def check_published(path: Path, archive: Archive) -> None:
+    """Checks that a file is the published archive, before its content is used.
+
+    Raises:
+        ValueError: If its checksum is another.
+    """
+    with open(path, "rb") as file:
+        found = _checksum(file, archive.checksum)
+    if found != archive.checksum:
+        raise bad_file(
+            path,
+            f"expected the published archive, with the checksum {archive.checksum}, got {found}. "
+            "Delete the file to have it downloaded, or leave out the data option 'download' to "
+            "use it as it is.",
+        )
+
+
+def download(
+    urls: Sequence[str],
+    path: Path,
+    checksum: str,
+    timeout: float = 30.0,
+    size: int | None = None,
+) -> None:
     """Downloads a file from the first of several addresses that has it.
 
-    What has come of it is kept in ``<path>.part``; a later call goes on from there if the server
-    can (HTTP ranges), and starts again if it cannot.
+    Every call writes to a file of its own, so that several processes may download the same; the
+    first to finish wins. What has come of a download that fails is kept in ``<path>.part``, and a
+    later call, like one after a process that was killed, goes on from there if the server can (HTTP
+    ranges), and starts again if it cannot.
 
     Args:
         urls: Addresses to try in turn.
         path: The file; it appears once its checksum is right.
         checksum: ``"md5:..."`` or ``"sha256:..."``.
         timeout: Seconds without any data after which a connection counts as broken.
+        size: Bytes of the file, if known: no more are taken.
 
     Raises:
-        ValueError: As :func:`fetch`; a file with a wrong checksum is removed.
+        ValueError: As :func:`fetch`; what has a wrong checksum is removed.
     """
     algorithm, _, digest = checksum.partition(":")
     if algorithm not in ("md5", "sha256") or not digest:
-        raise ValueError(f"checksum: expected 'md5:...' or 'sha256:...', got {checksum!r}")
-    part = path.with_name(path.name + ".part")
+        raise ValueError(f"'checksum' must be 'md5:...' or 'sha256:...', got {checksum!r}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        reasons = []
-        for url in urls:
-            reason = _complete(url, part, timeout) or _verify(part, algorithm, digest)
-            if reason is None:
-                os.replace(part, path)
-                return
-            reasons.append(f"{url}: {reason}")
+        with _own_part(path) as part:
+            reasons = []
+            for url in urls:
+                reason = complete(url, part, path.name, timeout, size)
+                if reason is None:
+                    reason = _place(part, path, checksum)
+                if reason is None:
+                    return
+                reasons.append(f"{url}: {reason}")
     except OSError as error:
-        raise ValueError(
-            f"{path.parent}: expected a folder with room for {path.name}, "
-            f"but could not write to it ({error.strerror or error})"
+        raise bad_file(
+            path.parent,
+            f"expected a folder with room for {path.name}, but could not write to it "
+            f"({error.strerror or error})",
         ) from error
-    raise ValueError(
-        f"{path.name}: could not be downloaded. {'; '.join(reasons)}. "
-        f"Fetch it by other means and put it at {path}, or name a mirror "
-        f"(option mirror, or the environment variable {MIRROR_VARIABLE})."
+    raise bad_file(
+        path,
+        f"expected a file that can be downloaded, got nothing. {'; '.join(reasons)}. "
+        "Fetch it by other means and put it at this path, or name a mirror "
+        f"(data option mirror, or the environment variable {MIRROR_VARIABLE}).",
     )
 
 
-def _complete(url: str, part: Path, timeout: float) -> str | None:
-    """Downloads until everything is there; the reason, if that does not succeed."""
-    reason: str | None = None
-    idle = 0
-    for _ in range(_ATTEMPTS):
-        before = _size(part)
-        reason, again = _attempt(url, part, timeout)
-        if not again:
-            return reason
-        idle = 0 if _size(part) > before else idle + 1
-        if idle == _IDLE_ATTEMPTS:
-            break
-        time.sleep(idle * _PAUSE)
-    return f"{reason}, again and again"
+def _place(part: Path, path: Path, checksum: str) -> str | None:
+    """Moves what was downloaded into its place, if it is right; the reason, if it is not."""
+    with open_regular(part) as file:
+        found = _checksum(file, checksum)
+        if found == checksum:
+            os.fsync(file.fileno())
+            os.replace(part, path)
+            return None
+        file.truncate(0)
+    return f"expected the checksum {checksum}, got {found} (removed)"
 
 
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
+def _checksum(file: BinaryIO, like: str) -> str:
+    """The checksum of an open file, by the algorithm of another one."""
+    algorithm = like.partition(":")[0]
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return f"{algorithm}:{digest.hexdigest()}"
 
 
-def _attempt(url: str, part: Path, timeout: float) -> tuple[str | None, bool]:
-    """One request: the reason of its failure, if any, and whether to try again."""
-    have = _size(part)
-    headers = {"User-Agent": "sbmgraph", **({"Range": f"bytes={have}-"} if have else {})}
-    request = urllib.request.Request(url, headers=headers)
+@contextlib.contextmanager
+def _own_part(path: Path) -> Iterator[Path]:
+    """A file of this call's own, beside ``path``, with what earlier downloads have left."""
+    part = own_path(path, ".part")
+    left = path.with_name(f"{path.name}.part")
+    if not any(_adopt(candidate, part) for candidate in [left, *abandoned(path, ".part")]):
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            return _receive(response, part, have)
-    except urllib.error.HTTPError as error:
-        # The range starts at the end of the file: everything is there, or it is another file.
-        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
-            return None, False
-        if error.code == 416:
-            part.unlink()
-            return "the partial file did not fit", True
-        return f"HTTP {error.code} {error.reason}", error.code >= 500
-    except urllib.error.URLError as error:
-        return str(error.reason), False
-    except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        return f"the connection broke ({error or type(error).__name__})", True
+        yield part
+    finally:
+        with contextlib.suppress(OSError):
+            if part.stat().st_size:
+                os.replace(part, left)
+            part.unlink(missing_ok=True)
 
 
-def _receive(response, part: Path, have: int) -> tuple[str | None, bool]:
-    resumed = response.status == 206
-    start = have if resumed else 0
-    length = response.headers.get("Content-Length")
-    total = start + int(length) if length else None
-    bar = tqdm(
-        total=total, initial=start, desc=part.stem, unit="B", unit_scale=True, unit_divisor=1024
-    )
-    with bar, open(part, "ab" if resumed else "wb") as file:
-        while block := response.read(_BLOCK):
-            file.write(block)
-            bar.update(len(block))
-    size = part.stat().st_size
-    if total is not None and size < total:
-        return f"cut short at {size} of {total} bytes", True
-    return None, False
-
-
-def _verify(part: Path, algorithm: str, digest: str) -> str | None:
-    found = hashlib.new(algorithm, usedforsecurity=False)
-    with open(part, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    if found.hexdigest() == digest:
-        return None
-    part.unlink()
-    return f"expected the {algorithm} checksum {digest}, got {found.hexdigest()} (file removed)"
+def _adopt(left: Path, part: Path) -> bool:
+    """Takes over a partial file, unless another process is quicker or it is no plain file."""
+    try:
+        if not stat.S_ISREG(left.lstat().st_mode):
+            return False
+        os.rename(left, part)
+    except FileNotFoundError:
+        return False
+    try:
+        open_regular(part).close()
+    except OSError:
+        part.unlink()
+        return False
+    return True

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from sbmgraph.checks import check_positive_int
 from sbmgraph.data.sequence import Sequence
 
 
@@ -44,8 +45,7 @@ class DuplicatesDataset(Dataset[Sequence]):
     ) -> None:
         sizes = {"num_items": num_items, "length": length, "vocab_size": vocab_size}
         for argument, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{argument}: expected a positive integer, got {value}")
+            check_positive_int(argument, value)
         self.num_items = num_items
         self.max_length = length
         self.vocab_size = vocab_size

@@ -5,27 +5,43 @@ As in LRA, token ids are the grey levels 0 to 255 themselves; there is no paddin
 
 from __future__ import annotations
 
-import io
-import pickle
+import math
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from sbmgraph.checks import check_choice
+from sbmgraph.data.archive import archive_files
 from sbmgraph.data.cache import load_or_build
-from sbmgraph.data.download import CIFAR10, fetch
-from sbmgraph.data.release import archive_files, missing, signature, take
+from sbmgraph.data.cifar import LARGEST_BATCH, NUM_CLASSES, PIXELS, read_batch
+from sbmgraph.data.download import CIFAR10, check_published, fetch
+from sbmgraph.data.reading import bad_file, read_file, refusing
+from sbmgraph.data.release import missing, signature, take
 from sbmgraph.data.sequence import SequenceDataset
 
-VERSION = 1
-PIXELS = 1024
+VERSION = 2
 _BATCH = re.compile(r"(?:^|/)(data_batch_[1-5]|test_batch)$")
 _BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 _GRAY = "cifar10_gray.npz"
+_GRAY_RELEASE = "the grey images, uint8 'train_x' [N, 1024] and 'test_x' with 'train_y', 'test_y',"
+_ARRAYS = ("train_x", "train_y", "test_x", "test_y")
+_LARGEST_ARRAY = 1 << 27
 
-Images = tuple[np.ndarray, np.ndarray]
+
+class Images(NamedTuple):
+    """Grey pixels, uint8 ``[N, 1024]``, their classes, int64 ``[N]``, and where each is from."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    sources: list[str]
+
+    def part(self, places: slice) -> Images:
+        """Some of them."""
+        return Images(self.pixels[places], self.labels[places], self.sources[places])
 
 
 def prepare_image(
@@ -39,6 +55,7 @@ def prepare_image(
     limit_train: int | None = None,
     limit_val: int | None = None,
     limit_test: int | None = None,
+    verify: bool = False,
 ) -> dict[str, SequenceDataset]:
     """CIFAR-10 from its Python archive, unpacked or not; the last tenth of train validates.
 
@@ -49,26 +66,27 @@ def prepare_image(
             ``cifar10_gray.npz`` (``train_x`` uint8 ``[50000, 1024]``, ``train_y``, ``test_x``,
             ``test_y``), which are shuffled first.
         seed: Seed of that shuffle, and of the limits.
-        download: Whether to download the archive if it is not there.
+        download: Whether to download the archive if it is not there; one that is there must then
+            be the published one.
         mirror: Base address of a mirror.
         limit_train: Use only so many training images, drawn at random.
         limit_val: As ``limit_train``, for validation.
         limit_test: As ``limit_train``, for testing.
+        verify: Whether to compare prepared data with their checksums.
 
     Raises:
         ValueError: On bad options or a damaged archive.
         FileNotFoundError: If the images are not there.
     """
+    check_choice("source", source, ("archive", "gray"))
     if source == "archive":
         path = _find(Path(root), download, mirror)
         files = [path] if path.is_file() else [path / name for name in _BATCHES]
-    elif source == "gray":
+    else:
         path = Path(root) / _GRAY
         files = [path]
         if not path.exists():
-            raise missing("image", root, _GRAY)
-    else:
-        raise ValueError(f"source: expected 'archive' or 'gray', got {source!r}")
+            raise missing("image", root, _GRAY, release=_GRAY_RELEASE)
     limits = {"train": limit_train, "val": limit_val, "test": limit_test}
     parameters = {
         "version": VERSION,
@@ -78,17 +96,19 @@ def prepare_image(
     }
 
     def build(open_split) -> None:
+        if download and path.is_file() and source == "archive":
+            check_published(path, CIFAR10)
         train, test = _read_gray(path, seed) if source == "gray" else _read_batches(path)
-        cut = len(train[1]) - len(train[1]) // 10
+        cut = len(train.labels) - len(train.labels) // 10
         splits = {
-            "train": (train[0][:cut], train[1][:cut]),
-            "val": (train[0][cut:], train[1][cut:]),
+            "train": train.part(slice(None, cut)),
+            "val": train.part(slice(cut, None)),
             "test": test,
         }
-        for split, (pixels, labels) in splits.items():
+        for split, images in splits.items():
             with open_split(split) as writer:
-                for i in take(len(labels), limits[split], seed):
-                    writer.add([pixels[i]], int(labels[i]))
+                for i in take(len(images.labels), limits[split], seed):
+                    writer.add([images.pixels[i]], int(images.labels[i]), images.sources[i])
 
     return load_or_build(
         cache_root,
@@ -97,7 +117,8 @@ def prepare_image(
         build,
         dtype="uint8",
         vocab_size=256,
-        num_classes=10,
+        num_classes=NUM_CLASSES,
+        verify=verify,
         max_length=PIXELS,
     )
 
@@ -127,64 +148,68 @@ def _find(root: Path, download: bool, mirror: str | None) -> Path:
 
 
 def _read_batches(path: Path) -> tuple[Images, Images]:
-    files = dict(_batch_files(path))
-    absent = [name for name in _BATCHES if name not in files]
+    found = {name: _batch(content, path, name) for name, content in _batch_files(path)}
+    absent = [name for name in _BATCHES if name not in found]
     if absent:
-        raise ValueError(f"{path}: expected the file {absent[0]}, which it does not hold")
-    batches = [_batch(files[name], f"{path}: {name}") for name in _BATCHES]
-    pixels, labels = zip(*batches[:5], strict=True)
-    return (np.concatenate(pixels), np.concatenate(labels)), batches[5]
+        raise bad_file(path, f"expected the file {absent[0]}, got an archive without it")
+    train = [found[name] for name in _BATCHES[:5]]
+    joined = Images(
+        np.concatenate([images.pixels for images in train]),
+        np.concatenate([images.labels for images in train]),
+        [source for images in train for source in images.sources],
+    )
+    return joined, found["test_batch"]
 
 
 def _batch_files(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
-        yield from ((name, (path / name).read_bytes()) for name in _BATCHES)
+        for name in _BATCHES:
+            yield name, read_file(path / name, LARGEST_BATCH, "a batch of CIFAR-10 images")
         return
-    for name, content in archive_files(path, lambda name: _BATCH.search(name) is not None):
+    wanted = lambda name: _BATCH.search(name) is not None  # noqa: E731
+    for name, content in archive_files(path, wanted, LARGEST_BATCH):
         yield name.rsplit("/", 1)[-1], content
 
 
-def _batch(content: bytes, where: str) -> Images:
-    try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-        rgb, labels = batch[b"data"], np.asarray(batch[b"labels"], dtype=np.int64)
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"{where}: expected a batch of CIFAR-10 images ({error!r})") from error
-    if rgb.dtype != np.uint8 or rgb.shape != (len(labels), 3 * PIXELS):
-        raise ValueError(
-            f"{where}: expected uint8 pixels of shape ({len(labels)}, {3 * PIXELS}), "
-            f"got {rgb.dtype} {rgb.shape}"
-        )
-    return to_gray(rgb), labels
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays and plain Python values, and refuses everything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        reconstruct = np.ndarray.__reduce__(np.empty(0))[0]
-        allowed = {
-            ("numpy.core.multiarray", "_reconstruct"): reconstruct,
-            ("numpy._core.multiarray", "_reconstruct"): reconstruct,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): _latin1,
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in an array file")
-        return allowed[module, name]
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    return text.encode(encoding)
+def _batch(content: bytes, path: Path, name: str) -> Images:
+    where = str(path / name) if path.is_dir() else f"{path}: {name}"
+    rgb, labels = read_batch(content, where)
+    return Images(to_gray(rgb), labels, [f"{where}, image {i}" for i in range(len(labels))])
 
 
 def _read_gray(path: Path, seed: int) -> tuple[Images, Images]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("train_x", "train_y", "test_x", "test_y")}
-    except (KeyError, ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: expected train_x, train_y, test_x, test_y ({error})") from error
-    order = np.random.default_rng([seed, 2]).permutation(len(arrays["train_y"]))
-    train = arrays["train_x"][order], arrays["train_y"][order].astype(np.int64)
-    return train, (arrays["test_x"], arrays["test_y"].astype(np.int64))
+    with refusing(path, "train_x, train_y, test_x and test_y"), zipfile.ZipFile(path) as file:
+        arrays = {name: _read_array(file, name) for name in _ARRAYS}
+    splits = []
+    for split in ("train", "test"):
+        pixels, labels = arrays[f"{split}_x"], arrays[f"{split}_y"]
+        if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS) or labels.ndim != 1:
+            raise bad_file(
+                path,
+                f"expected {split}_x to be uint8 of shape [{len(labels)}, {PIXELS}], "
+                f"got {pixels.dtype} {list(pixels.shape)}",
+            )
+        sources = [f"{path}, image {i} of {split}_x" for i in range(len(labels))]
+        splits.append(Images(pixels, labels.astype(np.int64), sources))
+    train, test = splits
+    order = np.random.default_rng([seed, 2]).permutation(len(train.labels))
+    sources = [train.sources[i] for i in order]
+    return Images(train.pixels[order], train.labels[order], sources), test
+
+
+def _read_array(file: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of numbers of at most :data:`_LARGEST_ARRAY` bytes; its checksum is compared."""
+    with file.open(f"{name}.npy") as array:
+        version = np.lib.format.read_magic(array)
+        if version != (1, 0):
+            raise ValueError(f"{name} is in an unknown format {version}")
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(array)
+        if dtype.kind not in "iu" or by_column or not shape:
+            raise ValueError(f"{name} is no array of integers, row by row")
+        size = math.prod(shape) * dtype.itemsize
+        if not 0 <= size <= _LARGEST_ARRAY:
+            raise ValueError(f"{name} is larger than {_LARGEST_ARRAY:,} bytes")
+        data = array.read(size)
+        if len(data) != size or array.read(1):
+            raise ValueError(f"{name} is not as long as its shape says")
+    return np.frombuffer(data, dtype).reshape(shape)

@@ -1,14 +1,13 @@
 """ListOps: nested list operations, written as a sequence of tokens; the label is their value.
 
 The trees follow Nangia & Bowman, *ListOps: A Diagnostic Dataset for Latent Tree Learning* (2018),
-at the lengths of Long Range Arena (Tay et al., 2021). Both a generator and a reader of LRA's
-released files are here; the two give the same tokens.
+at the lengths of Long Range Arena (Tay et al., 2021). They are generated here, or read from LRA's
+released files (:mod:`sbmgraph.data.listops_text`); the two give the same tokens.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -16,23 +15,47 @@ from typing import Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from sbmgraph.data.cache import Build, SplitWriter, load_or_build
+from sbmgraph.checks import check_choice, check_positive_int
+from sbmgraph.data.cache import Build, load_or_build
 from sbmgraph.data.chunks import in_order
+from sbmgraph.data.listops_text import (
+    CLOSE,
+    MAX,
+    MED,
+    MIN,
+    SM,
+    VOCABULARY,
+    evaluate,
+    from_text,
+    read_tsv,
+    to_text,
+    write_tsv,
+)
 from sbmgraph.data.release import missing, released, signature, take
 from sbmgraph.data.sequence import SequenceDataset
+from sbmgraph.data.writer import SplitWriter
 
-VERSION = 1
-#: Text of every token id; id 0 pads.
-VOCABULARY = ("<pad>", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")
-MIN, MAX, MED, SM, CLOSE = range(11, 16)
+__all__ = [
+    "CLOSE",
+    "MAX",
+    "MED",
+    "MIN",
+    "SM",
+    "VOCABULARY",
+    "evaluate",
+    "from_text",
+    "generate",
+    "prepare_listops",
+    "read_tsv",
+    "to_text",
+    "write_tsv",
+]
+
+VERSION = 2
 FILES = {"train": "basic_train.tsv", "val": "basic_val.tsv", "test": "basic_test.tsv"}
 
 _CHUNK = 256
 _MAX_TRIES = 200_000
-_SHORT = {b"[MIN": b"\1", b"[MAX": b"\2", b"[MED": b"\3", b"[SM": b"\4"}
-_LETTERS = b"0123456789\1\2\3\4]"
-_CODE = np.zeros(256, dtype=np.uint8)
-_CODE[np.frombuffer(_LETTERS, dtype=np.uint8)] = np.arange(1, 16)
 
 
 def prepare_listops(
@@ -52,6 +75,7 @@ def prepare_listops(
     limit_train: int | None = None,
     limit_val: int | None = None,
     limit_test: int | None = None,
+    verify: bool = False,
 ) -> dict[str, SequenceDataset]:
     """ListOps, generated (the default) or read from LRA's release.
 
@@ -71,11 +95,14 @@ def prepare_listops(
         limit_train: Use only so many of the release's training trees, drawn at random.
         limit_val: As ``limit_train``, for validation.
         limit_test: As ``limit_train``, for testing.
+        verify: Whether to compare prepared data with their checksums.
 
     Raises:
         ValueError: On impossible options, or a file that is truncated or not ListOps.
         FileNotFoundError: If the release is not there.
     """
+    check_choice("source", source, ("generate", "release"))
+    _check_shape(min_length, max_length, max_depth, max_children)
     info = {"vocab_size": len(VOCABULARY), "num_classes": 10, "max_length": max_length}
     limits = {"train": limit_train, "val": limit_val, "test": limit_test}
     if source == "generate":
@@ -86,10 +113,12 @@ def prepare_listops(
             "max_depth": max_depth,
             "max_children": max_children,
         }
+        for split, size in sizes.items():
+            check_positive_int(f"num_{split}", size)
         sizes = {split: len(take(size, limits[split], 0)) for split, size in sizes.items()}
         parameters = {"version": VERSION, "source": source, "seed": seed, **sizes, **shape}
         build = _generation(sizes, shape, seed, workers)
-    elif source == "release":
+    else:
         folder = released(root, "listops-1000")
         if folder is None:
             raise missing("listops", root, "lra_release/lra_release/listops-1000")
@@ -102,9 +131,9 @@ def prepare_listops(
             "limits": limits,
         }
         build = _reading(files, max_length, limits, seed)
-    else:
-        raise ValueError(f"source: expected 'generate' or 'release', got {source!r}")
-    return load_or_build(cache_root, "listops", parameters, build, dtype="uint8", **info)
+    return load_or_build(
+        cache_root, "listops", parameters, build, dtype="uint8", verify=verify, **info
+    )
 
 
 def generate(
@@ -130,7 +159,8 @@ def generate(
     Raises:
         ValueError: If an option is impossible, or too few distinct trees fit the lengths.
     """
-    _check(num_trees, min_length, max_length, max_depth, max_children)
+    check_positive_int("num_trees", num_trees, 0)
+    _check_shape(min_length, max_length, max_depth, max_children)
     bounds = (min_length, max_length, max_depth, max_children)
     seen: set[bytes] = set()
     stale = 0
@@ -149,26 +179,17 @@ def generate(
         stale = stale + 1 if len(seen) - before < _CHUNK // 100 else 0
         if len(values) < _CHUNK or stale > 20:
             raise ValueError(
-                f"num_trees: expected a number of distinct trees with {min_length} < length < "
+                f"'num_trees' must be a number of distinct trees with {min_length} < length < "
                 f"{max_length}, depth <= {max_depth} and <= {max_children} arguments that can be "
                 f"found, got {num_trees}, of which {len(seen)} were found"
             )
 
 
-def _check(
-    num_trees: int, min_length: int, max_length: int, max_depth: int, max_children: int
-) -> None:
-    if num_trees < 0:
-        raise ValueError(f"num_trees: expected 0 or more, got {num_trees}")
-    if not 0 <= min_length < max_length - 1:
-        raise ValueError(
-            f"min_length, max_length: expected 0 <= min_length < max_length - 1, "
-            f"got {min_length} and {max_length}"
-        )
-    if max_depth < 1:
-        raise ValueError(f"max_depth: expected 1 or more, got {max_depth}")
-    if max_children < 2:
-        raise ValueError(f"max_children: expected 2 or more, got {max_children}")
+def _check_shape(min_length: int, max_length: int, max_depth: int, max_children: int) -> None:
+    check_positive_int("min_length", min_length, 0)
+    check_positive_int("max_length", max_length, min_length + 2)
+    check_positive_int("max_depth", max_depth)
+    check_positive_int("max_children", max_children, 2)
 
 
 def _chunks(seed: int, bounds: tuple[int, int, int, int], workers: int | None) -> Iterator[tuple]:
@@ -178,129 +199,6 @@ def _chunks(seed: int, bounds: tuple[int, int, int, int], workers: int | None) -
         return random_trees(np.random.default_rng([seed, number]), _CHUNK, _MAX_TRIES, *bounds)
 
     return in_order(chunk, workers)
-
-
-def evaluate(tokens: np.ndarray) -> int:
-    """Value of the expression.
-
-    Args:
-        tokens: Token ids ``[length]``.
-
-    Raises:
-        ValueError: If the tokens are no complete expression.
-    """
-    from sbmgraph.data._listops_kernels import value_of
-
-    value = int(value_of(np.ascontiguousarray(tokens, dtype=np.uint8)))
-    if value >= 0:
-        return value
-    at = -value - 1
-    words = [*map(_word, tokens), "the end"]
-    raise ValueError(
-        f"tokens: expected one complete expression, got {words[at]!r} at token {at + 1}"
-    )
-
-
-def _word(token: int) -> str:
-    return VOCABULARY[token] if token < len(VOCABULARY) else f"id {token}"
-
-
-def to_text(tokens: np.ndarray) -> str:
-    """The text of LRA's files: binary, left-branching, e.g. ``( ( ( [MAX 2 ) 9 ) ] )``."""
-    parents: list[tuple[int, list[str]]] = []
-    for token in np.asarray(tokens).tolist():
-        word = VOCABULARY[token]
-        if MIN <= token <= SM:
-            parents.append((token, [word]))
-            continue
-        words = [word]
-        if token == CLOSE:
-            parts = [*parents.pop()[1], "] )"]
-            words = ["( " * (len(parts) - 1) + parts[0], *(f"{p} )" for p in parts[1:-1]), "] )"]
-        text = " ".join(words)
-        if not parents:
-            return text
-        parents[-1][1].append(text)
-    raise ValueError("tokens: expected one complete expression, got an unfinished one")
-
-
-def from_text(text: bytes) -> np.ndarray:
-    """Token ids, uint8 ``[length]``, of LRA's text; the parentheses are dropped.
-
-    Raises:
-        ValueError: If the text holds anything but ListOps tokens.
-    """
-    letters = text
-    for word, letter in _SHORT.items():
-        letters = letters.replace(word, letter)
-    letters = letters.translate(None, b" ()")
-    tokens = _CODE[np.frombuffer(letters, dtype=np.uint8)]
-    words = text.count(b" ") + 1
-    if not tokens.all() or words != len(tokens) + text.count(b"(") + text.count(b")"):
-        bad = next((word for word in text.split(b" ") if not _is_word(word)), text)
-        raise ValueError(f"expected ListOps tokens, one space between, got {bad[:40]!r}")
-    return tokens
-
-
-def _is_word(word: bytes) -> bool:
-    return word in (b"(", b")") or word.decode("latin-1") in VOCABULARY[1:]
-
-
-def write_tsv(path: Path, trees: Iterator[tuple[np.ndarray, int]]) -> None:
-    """Writes trees in the format of LRA's files (header, tab, CRLF).
-
-    Args:
-        path: The file; it appears once it is complete.
-        trees: As :func:`generate` yields them.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="ascii", newline="\r\n") as file:
-            file.write("Source\tTarget\n")
-            file.writelines(f"{to_text(tokens)}\t{value}\n" for tokens, value in trees)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_tsv(path: Path) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields tokens and label of every row of one of LRA's files, each checked by evaluation.
-
-    Raises:
-        ValueError: Naming file, line and reason, if the file is truncated or not ListOps.
-    """
-    number = 1
-    with open(path, "rb") as file:
-        header = file.readline().rstrip(b"\r\n")
-        if header != b"Source\tTarget":
-            raise _bad_row(path, 1, f"expected the header 'Source<TAB>Target', got {header[:60]!r}")
-        for number, line in enumerate(file, start=2):
-            try:
-                yield _row(line)
-            except ValueError as error:
-                raise _bad_row(path, number, str(error)) from error
-    if number == 1:
-        raise _bad_row(path, 2, "expected at least one row, got the end of the file")
-
-
-def _row(line: bytes) -> tuple[np.ndarray, int]:
-    if not line.endswith(b"\n"):
-        raise ValueError("expected a line end, got the end of the file (truncated?)")
-    columns = line.rstrip(b"\r\n").split(b"\t")
-    if len(columns) != 2:
-        raise ValueError(f"expected two columns, got {len(columns)}")
-    source, target = columns
-    if len(target) != 1 or not target.isdigit():
-        raise ValueError(f"expected a target from 0 to 9, got {target[:20]!r}")
-    tokens = from_text(source)
-    value = evaluate(tokens)
-    if value != int(target):
-        raise ValueError(f"expected the value of the expression, {value}, got {int(target)}")
-    return tokens, value
-
-
-def _bad_row(path: Path, line: int, reason: str) -> ValueError:
-    return ValueError(f"{path}, line {line}: {reason}")
 
 
 def _generation(
@@ -332,6 +230,7 @@ def _reading(
             rows = list(tqdm(read_tsv(path), desc=f"listops: reading {path.name}", unit="row"))
             with open_split(split) as writer:
                 for i in take(len(rows), limits[split], seed):
-                    writer.add([rows[i][0][:max_length]], rows[i][1])
+                    tokens, value = rows[i]
+                    writer.add([tokens[:max_length]], value, f"{path}, line {i + 2}")
 
     return build

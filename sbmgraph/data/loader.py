@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sbmgraph.checks import check_positive_int
 from sbmgraph.data.sequence import collate
 
 
@@ -58,14 +59,14 @@ class BucketBatchSampler(Sampler[list[int]]):
             ("num_replicas", num_replicas),
             ("window", window),
         ]:
-            if value < 1:
-                raise ValueError(f"{name}: expected a positive integer, got {value}")
+            check_positive_int(name, value)
         if not 0 <= rank < num_replicas:
-            raise ValueError(f"rank: expected 0 to {num_replicas - 1}, got {rank}")
+            raise ValueError(f"'rank' must be from 0 to {num_replicas - 1}, got {rank}")
         if drop_last and len(lengths) < batch_size * num_replicas:
             raise ValueError(
-                f"batch_size: expected at most {len(lengths)} items over {num_replicas} rank(s) "
-                f"with drop_last, got {batch_size} a rank"
+                f"'batch_size' must be at most {len(lengths) // num_replicas}, for a full batch of "
+                f"{len(lengths)} items over {num_replicas} rank(s) with 'drop_last', "
+                f"got {batch_size}"
             )
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
@@ -101,7 +102,7 @@ class BucketBatchSampler(Sampler[list[int]]):
         mine = self._identity()
         theirs = {key: state.get(key) for key in mine}
         if theirs != mine:
-            raise ValueError(f"state: expected the batches of {mine}, got those of {theirs}")
+            raise ValueError(f"'state' must be of the batches of {mine}, got one of {theirs}")
         self.epoch, self.start = state["epoch"], state["batch"]
 
     def __len__(self) -> int:

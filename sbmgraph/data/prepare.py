@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from sbmgraph.checks import check_choice, check_positive_int
 from sbmgraph.data.duplicates import prepare_duplicates
 from sbmgraph.data.image import prepare_image
 from sbmgraph.data.listops import prepare_listops
@@ -28,7 +29,11 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def prepare(
-    task: str, root: str | Path, cache_root: str | Path | None = None, **options: Any
+    task: str,
+    root: str | Path,
+    cache_root: str | Path | None = None,
+    verify: bool = False,
+    **options: Any,
 ) -> dict[str, Dataset]:
     """Reads, downloads or generates the data of a task, once, and opens them.
 
@@ -37,6 +42,8 @@ def prepare(
             ``"duplicates"``.
         root: Data folder, holding the official releases where a task needs one.
         cache_root: Folder of prepared data (default: ``prepared`` inside ``root``).
+        verify: Whether to compare data that were prepared before with their checksums, where the
+            task keeps any; sizes, offsets and labels are always checked.
         **options: Of the task's function in :data:`TASKS`.
 
     Returns:
@@ -46,17 +53,20 @@ def prepare(
         ValueError: If the task or an option is unknown, or the data are bad.
         FileNotFoundError: If the data are not there; the message says how to come by them.
     """
-    if task not in TASKS:
-        raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
+    check_choice("task", task, TASKS)
     function = TASKS[task]
     known = [
         p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
     ]
+    if "verify" in known:
+        options["verify"] = verify
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ValueError(f"options: expected of {task} any of {', '.join(known)}, got {unknown}")
+        raise ValueError(f"'options' must be among {', '.join(known)} for {task}, got {unknown}")
     for name, value in options.items():
-        if name.startswith("limit_") and value is not None and value < 1:
-            raise ValueError(f"{name}: expected a positive number of items, got {value}")
+        if name.startswith("limit_") and value is not None:
+            check_positive_int(name, value)
+        if name == "seed":
+            check_positive_int(name, value, 0)
     root = Path(root)
     return function(root, Path(cache_root) if cache_root else root / "prepared", **options)

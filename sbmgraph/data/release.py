@@ -1,15 +1,21 @@
-"""The official releases: where they lie, how they are opened, what to say if they are absent."""
+"""The official releases: where they lie, whether they have changed, what to say where they are
+absent."""
 
 from __future__ import annotations
 
-import gzip
-import tarfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import hashlib
+import json
+import os
+import shlex
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from sbmgraph.checks import check_positive_int
+from sbmgraph.data.reading import bad_file
 
 _LRA = "LRA's release (lra_release.gz, see https://github.com/google-research/long-range-arena)"
 _SOURCES = {
@@ -19,28 +25,47 @@ _SOURCES = {
     "text": "aclImdb_v1.tar.gz (https://ai.stanford.edu/~amaas/data/sentiment/)",
     "image": "cifar-10-python.tar.gz (https://www.cs.toronto.edu/~kriz/cifar.html)",
 }
-_GENERATED = ("listops", "pathfinder32")
-_DOWNLOADED = ("text", "image")
+#: Tasks that need no release, and those whose release can be downloaded: what to say, and the
+#: options that do it.
+_WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "listops": ("or generate the data", {"source": "generate"}),
+    "pathfinder32": ("or generate the data", {"source": "generate"}),
+    "text": ("or have it downloaded", {"download": True}),
+    "image": ("or have it downloaded", {"download": True}),
+}
 
 
-def missing(task: str, root: Path, where: str) -> FileNotFoundError:
+def missing(task: str, root: Path, where: str, release: str | None = None) -> FileNotFoundError:
     """The error for data that are not there: what to get, where to put it, or how to make it.
 
     Args:
         task: Name of the task.
         root: The data folder that was searched.
         where: The path inside it.
+        release: What to put there, where that is not the task's release.
     """
-    message = (
-        f"{task}: expected {Path(root) / where}, which does not exist. "
-        f"Download {_SOURCES[task]} and unpack it so that this path exists"
+    root = Path(root).absolute()
+    message = f"{root / where}: expected the data of task {task!r}, got nothing. " + (
+        f"Put {release} there"
+        if release
+        else f"Fetch {_SOURCES[task]} and unpack it in {root}, so that this path exists"
     )
-    command = f"python tasks/lra.py prepare --config tasks/configs/{task}.yaml"
-    if task in _GENERATED:
-        message += f", or generate the data (source: generate): {command}"
-    if task in _DOWNLOADED:
-        message += f", or have it downloaded (download: true): {command}"
+    if task in _WAYS:
+        way, options = _WAYS[task]
+        message += f"; {way} (data option {_option(options)}), which this command does: "
+        return FileNotFoundError(message + command(task, root, options))
     return FileNotFoundError(message + ".")
+
+
+def command(task: str, root: Path, options: dict[str, Any]) -> str:
+    """A line for the shell that prepares a task's data, wherever it is typed."""
+    arguments = "".join(f", {name}={value!r}" for name, value in options.items())
+    code = f"from sbmgraph.data import prepare; prepare({task!r}, {str(root)!r}{arguments})"
+    return f"python -c {shlex.quote(code)}"
+
+
+def _option(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name}: {json.dumps(value)}" for name, value in options.items())
 
 
 def released(root: Path, name: str) -> Path | None:
@@ -49,17 +74,44 @@ def released(root: Path, name: str) -> Path | None:
     return next((p for prefix in outer if (p := Path(root) / prefix / name).is_dir()), None)
 
 
-def signature(paths: Iterable[Path]) -> list[list]:
-    """Name and size of every source file: prepared data are made anew when they change.
+def signature(paths: Iterable[str | Path], base: Path | None = None) -> list[Any]:
+    """Tells source files from others: prepared data are made anew when one is replaced, changed,
+    added or removed.
+
+    Args:
+        paths: The files, in an order that does not depend on chance.
+        base: The folder that their names are relative to; their own names alone, if left out.
+
+    Returns:
+        Number and bytes of the files, and the SHA-256 of their names, sizes and times of change.
 
     Raises:
         ValueError: If a file is not there.
     """
-    paths = list(paths)
-    absent = [path for path in paths if not path.is_file()]
-    if absent:
-        raise ValueError(f"{absent[0]}: expected a file of the release, which does not exist")
-    return [[path.name, path.stat().st_size] for path in paths]
+    digest = hashlib.sha256()
+    prefix = "" if base is None else os.path.join(base, "")
+    files = size = 0
+    for path in map(str, paths):
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise bad_file(
+                path, f"expected a file of the release, got nothing ({error.strerror})"
+            ) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise bad_file(path, "expected a file of the release, got something else")
+        name = os.path.basename(path) if base is None else path.removeprefix(prefix)
+        digest.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
+        files += 1
+        size += status.st_size
+    return [files, size, digest.hexdigest()]
+
+
+def files_below(folder: str | Path) -> Iterator[str]:
+    """Paths of all files below a folder, in the order of names (text: there may be 200,000)."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (os.path.join(place, name) for name in sorted(names))
 
 
 def take(total: int, limit: int | None, seed: int) -> np.ndarray:
@@ -68,38 +120,8 @@ def take(total: int, limit: int | None, seed: int) -> np.ndarray:
     Raises:
         ValueError: If the limit is not positive.
     """
+    if limit is not None:
+        check_positive_int("limit", limit)
     if limit is None or limit >= total:
         return np.arange(total)
-    if limit < 1:
-        raise ValueError(f"limit: expected a positive number of items, got {limit}")
     return np.sort(np.random.default_rng([seed, 1]).permutation(total)[:limit])
-
-
-@contextmanager
-def reading_archive(path: Path) -> Iterator[None]:
-    """Turns what a truncated or foreign archive raises into an error that names it.
-
-    Raises:
-        ValueError: Naming the archive.
-    """
-    try:
-        yield
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{path}: expected a complete .tar.gz archive, but reading it failed ({error}). "
-            "Delete it and download it again."
-        ) from error
-
-
-def archive_files(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Yields name and content of the files in an archive whose name is wanted.
-
-    Raises:
-        ValueError: If the archive is truncated or is none.
-    """
-    # Not as a stream ("r|*"): tarfile takes a stream that is cut between two files for a whole one.
-    with reading_archive(path), tarfile.open(path, "r:*") as archive:
-        for member in archive:
-            file = archive.extractfile(member) if wanted(member.name) else None
-            if file is not None:
-                yield member.name, file.read()

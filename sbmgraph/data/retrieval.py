@@ -11,12 +11,15 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from sbmgraph.checks import check_positive_int
 from sbmgraph.data.cache import load_or_build
+from sbmgraph.data.reading import bad_file, open_file
 from sbmgraph.data.release import missing, released, signature, take
 from sbmgraph.data.sequence import SequenceDataset
 from sbmgraph.data.text import VOCAB_SIZE, encode
 
-VERSION = 1
+VERSION = 2
+_LONGEST_ROW = 1 << 26
 FILES = {
     "train": "new_aan_pairs.train.tsv",
     "val": "new_aan_pairs.eval.tsv",
@@ -33,6 +36,7 @@ def prepare_retrieval(
     limit_train: int | None = None,
     limit_val: int | None = None,
     limit_test: int | None = None,
+    verify: bool = False,
 ) -> dict[str, SequenceDataset]:
     """Pairs of texts from ``lra_release/lra_release/tsv_data``; every item has two documents.
 
@@ -44,13 +48,13 @@ def prepare_retrieval(
         limit_train: Use only so many training pairs, drawn at random.
         limit_val: As ``limit_train``, for validation.
         limit_test: As ``limit_train``, for testing.
+        verify: Whether to compare prepared data with their checksums.
 
     Raises:
         ValueError: On bad options, or rows that are not of the expected form.
         FileNotFoundError: If the release is not there.
     """
-    if max_length < 1:
-        raise ValueError(f"max_length: expected a positive number of bytes, got {max_length}")
+    check_positive_int("max_length", max_length)
     folder = released(root, "tsv_data")
     if folder is None:
         raise missing("retrieval", root, "lra_release/lra_release/tsv_data")
@@ -71,7 +75,8 @@ def prepare_retrieval(
             with open_split(split) as writer:
                 for number, (texts, label) in enumerate(progress):
                     if wanted is None or number in wanted:
-                        writer.add([encode(text, max_length) for text in texts], label)
+                        documents = [encode(text, max_length) for text in texts]
+                        writer.add(documents, label, f"{path}, line {number + 1}")
 
     return load_or_build(
         cache_root,
@@ -83,6 +88,7 @@ def prepare_retrieval(
         num_classes=2,
         max_length=max_length,
         num_documents=2,
+        verify=verify,
     )
 
 
@@ -92,17 +98,23 @@ def read_tsv(path: Path) -> Iterator[tuple[tuple[bytes, bytes], int]]:
     The file is read as bytes: nothing is decoded, and quotes mean nothing.
 
     Raises:
-        ValueError: Naming file and line, if a row has not five columns or no label 0 or 1.
+        ValueError: Naming file and line, if a row is too long, has not five columns, an empty text
+            or no label 0 or 1.
     """
     number = 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
+    with open_file(path, "pairs of texts") as file:
+        while line := file.readline(_LONGEST_ROW):
+            number += 1
+            if len(line) == _LONGEST_ROW:
+                raise bad_file(path, f"expected a row below {_LONGEST_ROW:,} bytes", number)
             columns = line.rstrip(b"\r\n").split(b"\t")
             if len(columns) != 5:
-                raise _bad_row(path, number, f"expected five columns, got {len(columns)}")
+                raise bad_file(path, f"expected five columns, got {len(columns)}", number)
+            if not (columns[3] and columns[4]):
+                raise bad_file(path, "expected two texts, got an empty one", number)
             yield (columns[3], columns[4]), _label(columns[0], path, number)
     if number == 0:
-        raise _bad_row(path, 1, "expected at least one row, got the end of the file")
+        raise bad_file(path, "expected at least one row, got the end of the file", 1)
 
 
 def _label(column: bytes, path: Path, line: int) -> int:
@@ -111,15 +123,11 @@ def _label(column: bytes, path: Path, line: int) -> int:
     except ValueError:
         value = float("nan")
     if value not in (0.0, 1.0):
-        raise _bad_row(path, line, f"expected a label 0.0 or 1.0, got {column[:20]!r}")
+        raise bad_file(path, f"expected a label 0.0 or 1.0, got {column[:20]!r}", line)
     return int(value)
 
 
-def _bad_row(path: Path, line: int, reason: str) -> ValueError:
-    return ValueError(f"{path}, line {line}: {reason}")
-
-
 def _chosen(path: Path, limit: int | None, seed: int) -> set[int]:
-    with open(path, "rb") as file:
+    with open_file(path, "pairs of texts") as file:
         total = sum(1 for _ in file)
     return set(take(total, limit, seed).tolist())

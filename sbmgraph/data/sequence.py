@@ -22,12 +22,12 @@ class Sequence(NamedTuple):
 
     Args:
         tokens: The item's documents, each int64 ``[length]``; one, or two for Retrieval.
-        label: Class of the item.
+        label: Class of the item, or its score (a float) where the task is a regression.
         token_label: Class of every token (int64 ``[length]``), where the task labels tokens.
     """
 
     tokens: list[Tensor]
-    label: int
+    label: int | float
     token_label: Tensor | None = None
 
 
@@ -41,7 +41,7 @@ class SequenceBatch:
         tokens: int64 ``[T]``, all sequences concatenated.
         batch: int64 ``[T]``, the sequence of each token, ascending.
         positions: int64 ``[T]``, the position of each token in its sequence, from 0.
-        label: int64 ``[B]``.
+        label: int64 ``[B]``; float32 where the task is a regression.
         num_documents: ``D``.
         token_label: int64 ``[T]``, or :obj:`None` where the task labels whole items.
     """
@@ -99,18 +99,25 @@ def collate(items: Items[Sequence]) -> SequenceBatch:
     """Concatenates items into one :class:`SequenceBatch`.
 
     Raises:
-        ValueError: If there are no items, or they differ in their number of documents.
+        ValueError: If there are no items, they differ in their number of documents, or some only
+            have labels for their tokens, or not one a token.
     """
     if not items:
-        raise ValueError("items: expected at least one sequence to collate, got none")
+        raise ValueError("'items' must hold at least one sequence, got none")
     counts = {len(item.tokens) for item in items}
     if len(counts) != 1:
-        raise ValueError(f"items: expected one number of documents, got {sorted(counts)}")
+        raise ValueError(f"'items' must have one number of documents, got {sorted(counts)}")
     documents = [document for item in items for document in item.tokens]
     lengths = torch.tensor([document.numel() for document in documents])
     tokens = torch.cat(documents)
     starts = lengths.cumsum(0) - lengths
     token_labels = [item.token_label for item in items if item.token_label is not None]
+    labelled = sum(labels.numel() for labels in token_labels)
+    if token_labels and (len(token_labels), labelled) != (len(items), tokens.numel()):
+        raise ValueError(
+            f"'items' must have a label for each of {tokens.numel()} tokens or for none, "
+            f"got {labelled} labels"
+        )
     return SequenceBatch(
         tokens=tokens,
         batch=torch.repeat_interleave(torch.arange(len(documents)), lengths),
@@ -124,19 +131,23 @@ def collate(items: Items[Sequence]) -> SequenceBatch:
 class SequenceDataset(Dataset[Sequence]):
     """Sequences held in three flat arrays, usually memory-mapped.
 
+    Offsets and labels are checked here; tokens, of which there may be gigabytes, as items are read.
+
     Args:
         tokens: Any integer dtype ``[T]``, all documents concatenated.
         ptr: int64 ``[N * D + 1]``; document ``k`` is ``tokens[ptr[k]:ptr[k + 1]]``, and item ``i``
             owns documents ``i * D`` to ``i * D + D - 1``.
-        labels: int64 ``[N]``.
+        labels: int64 ``[N]``; float32 scores where the task is a regression.
         name: Name for messages and results, e.g. ``"listops/train"``.
         vocab_size: Number of token ids, the padding id included where the task has one.
         num_classes: Number of labels.
         max_length: Longest document the task allows, in tokens.
         num_documents: ``D``.
+        source: File of the tokens, for messages. (default: ``name``)
 
     Raises:
-        ValueError: If the arrays do not fit together, or a label is out of range.
+        ValueError: If the arrays do not fit together, an offset or a label is out of range, or a
+            document is too long; on reading an item, if a token is out of range.
     """
 
     def __init__(
@@ -150,22 +161,32 @@ class SequenceDataset(Dataset[Sequence]):
         num_classes: int,
         max_length: int,
         num_documents: int = 1,
+        source: str | None = None,
     ) -> None:
         if len(ptr) != len(labels) * num_documents + 1:
             raise ValueError(
-                f"ptr: expected {len(labels)} * {num_documents} + 1 entries, got {len(ptr)}"
+                f"'ptr' must have {len(labels)} * {num_documents} + 1 entries, got {len(ptr)}"
             )
         if ptr[0] != 0 or ptr[-1] != len(tokens):
             raise ValueError(
-                f"ptr: expected 0 to {len(tokens)}, the number of tokens, got {ptr[0]} to {ptr[-1]}"
+                f"'ptr' must go from 0 to {len(tokens)}, the number of tokens, "
+                f"got {ptr[0]} to {ptr[-1]}"
             )
-        if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
+        lengths = np.diff(ptr)
+        if lengths.size and not (lengths.min() >= 0 and lengths.max() <= max_length):
             raise ValueError(
-                f"labels: expected 0 to {num_classes - 1} in {name}, "
+                f"'ptr' must give each document of {name} from 0 to {max_length} tokens, "
+                f"got {lengths.min()} to {lengths.max()}"
+            )
+        classes = np.issubdtype(labels.dtype, np.integer)
+        if classes and len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
+            raise ValueError(
+                f"'labels' must be from 0 to {num_classes - 1} in {name}, "
                 f"got {labels.min()} to {labels.max()}"
             )
         self.tokens, self.ptr, self.labels = tokens, ptr, labels
         self.name = name
+        self.source = source or name
         self.vocab_size = vocab_size
         self.num_classes = num_classes
         self.max_length = max_length
@@ -180,17 +201,25 @@ class SequenceDataset(Dataset[Sequence]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sequence:
-        first = range(len(self))[index] * self.num_documents
+        item = range(len(self))[index]
+        first = item * self.num_documents
         bounds = self.ptr[first : first + self.num_documents + 1]
+        found = self.tokens[bounds[0] : bounds[-1]]
+        if found.size and not (found.min() >= 0 and found.max() < self.vocab_size):
+            raise ValueError(
+                f"{self.source}: expected tokens from 0 to {self.vocab_size - 1}, "
+                f"got {found.min()} to {found.max()} in item {item}"
+            )
         tokens = [
             torch.from_numpy(self.tokens[start:stop].astype(np.int64))
             for start, stop in pairwise(bounds)
         ]
-        return Sequence(tokens, int(self.labels[index]))
+        return Sequence(tokens, self.labels[item].item())
 
     def majority(self) -> float:
         """Share of the commonest label: what a constant answer scores."""
-        return float(np.bincount(self.labels).max() / len(self.labels)) if len(self) else 0.0
+        _, counts = np.unique(self.labels, return_counts=True)
+        return float(counts.max() / len(self)) if len(self) else 0.0
 
     def __repr__(self) -> str:
         return (

@@ -6,28 +6,39 @@ default here is a held-out tenth of the training set; ``validation="test"`` does
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from sbmgraph.checks import check_choice, check_positive_int
+from sbmgraph.data.archive import archive_files
 from sbmgraph.data.cache import load_or_build
-from sbmgraph.data.download import IMDB, fetch
-from sbmgraph.data.release import archive_files, missing, signature
+from sbmgraph.data.download import IMDB, check_published, fetch
+from sbmgraph.data.reading import bad_file, read_file
+from sbmgraph.data.release import missing, signature
 from sbmgraph.data.sequence import SequenceDataset
 
-VERSION = 1
+VERSION = 2
 #: Token ids are bytes + 1; id 0 pads.
 VOCAB_SIZE = 257
 LABELS = {"neg": 0, "pos": 1}
 _REVIEW = re.compile(r"(?:^|/)(train|test)/(neg|pos)/[^/]+\.txt$")
 _OFFICIAL = 12_500
+_LARGEST_REVIEW = 1 << 20
 
-Reviews = list[tuple[bytes, int]]
+
+class Review(NamedTuple):
+    """A review's text and class, and its file."""
+
+    text: bytes
+    label: int
+    source: str
 
 
 def encode(text: bytes, max_length: int) -> np.ndarray:
@@ -47,6 +58,7 @@ def prepare_text(
     limit_train: int | None = None,
     limit_val: int | None = None,
     limit_test: int | None = None,
+    verify: bool = False,
 ) -> dict[str, SequenceDataset]:
     """IMDb reviews from ``aclImdb/`` or ``aclImdb_v1.tar.gz``, whichever is there.
 
@@ -57,20 +69,20 @@ def prepare_text(
             classes; ``"test"`` on the test set itself, as LRA does.
         max_length: Bytes after which a review is cut.
         seed: Seed of the held-out tenth, of the stored order, and of the limits.
-        download: Whether to download the archive if it is not there.
+        download: Whether to download the archive if it is not there; one that is there must then
+            be the published one.
         mirror: Base address of a mirror.
         limit_train: Use only so many reviews for training.
         limit_val: As ``limit_train``, for validation.
         limit_test: As ``limit_train``, for testing.
+        verify: Whether to compare prepared data with their checksums.
 
     Raises:
-        ValueError: On bad options or a damaged archive.
+        ValueError: On bad options, a damaged archive or an empty review.
         FileNotFoundError: If the reviews are not there.
     """
-    if validation not in ("held-out", "test"):
-        raise ValueError(f"validation: expected 'held-out' or 'test', got {validation!r}")
-    if max_length < 1:
-        raise ValueError(f"max_length: expected a positive number of bytes, got {max_length}")
+    check_choice("validation", validation, ("held-out", "test"))
+    check_positive_int("max_length", max_length)
     folder, archive = Path(root) / "aclImdb", Path(root) / IMDB.name
     if not folder.is_dir() and not archive.exists():
         if not download:
@@ -78,7 +90,9 @@ def prepare_text(
         archive = fetch(IMDB, root, mirror)
     parameters = {
         "version": VERSION,
-        "source": _folder_signature(folder) if folder.is_dir() else signature([archive]),
+        "source": (
+            signature(_review_files(folder), folder) if folder.is_dir() else signature([archive])
+        ),
         "validation": validation,
         "max_length": max_length,
         "seed": seed,
@@ -87,14 +101,16 @@ def prepare_text(
 
     def build(open_split) -> None:
         unpacked = folder.is_dir()
-        files = _folder_files(folder) if unpacked else archive_files(archive, _is_review)
+        if download and not unpacked:
+            check_published(archive, IMDB)
+        files = _folder_files(folder) if unpacked else _archive_files(archive)
         progress = tqdm(files, desc="text: reading reviews", total=4 * _OFFICIAL, unit="review")
-        splits = _split(dict(progress), validation, seed, folder if unpacked else archive)
+        splits = _split(list(progress), validation, seed, folder if unpacked else archive)
         limits = {"train": limit_train, "val": limit_val, "test": limit_test}
         for split, reviews in splits.items():
             with open_split(split) as writer:
-                for text, label in reviews[: limits[split]]:
-                    writer.add([encode(text, max_length)], label)
+                for review in reviews[: limits[split]]:
+                    writer.add([encode(review.text, max_length)], review.label, review.source)
 
     return load_or_build(
         cache_root,
@@ -105,6 +121,7 @@ def prepare_text(
         vocab_size=VOCAB_SIZE,
         num_classes=2,
         max_length=max_length,
+        verify=verify,
     )
 
 
@@ -112,32 +129,42 @@ def _is_review(name: str) -> bool:
     return _REVIEW.search(name) is not None
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [folder / split / label for split in ("train", "test") for label in LABELS]
+def _review_files(folder: Path) -> Iterator[str]:
+    for split in ("train", "test"):
+        for label in LABELS:
+            part = folder / split / label
+            names = sorted(os.listdir(part)) if part.is_dir() else []
+            yield from (os.path.join(part, name) for name in names if name.endswith(".txt"))
 
 
-def _folder_signature(folder: Path) -> list[list]:
-    return [[str(p.relative_to(folder)), len(list(p.glob("*.txt")))] for p in _folders(folder)]
+def _folder_files(folder: Path) -> Iterator[tuple[str, str, bytes]]:
+    """Yields name, place for messages, and content of every review."""
+    for path in map(Path, _review_files(folder)):
+        name = path.relative_to(folder).as_posix()
+        yield name, str(path), read_file(path, _LARGEST_REVIEW, "a review")
 
 
-def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for part in _folders(folder):
-        for path in part.glob("*.txt"):
-            yield path.relative_to(folder).as_posix(), path.read_bytes()
+def _archive_files(archive: Path) -> Iterator[tuple[str, str, bytes]]:
+    for name, content in archive_files(archive, _is_review, _LARGEST_REVIEW):
+        yield name, f"{archive}: {name}", content
 
 
-def _split(files: dict[str, bytes], validation: str, seed: int, source: Path) -> dict[str, Reviews]:
+def _split(
+    files: list[tuple[str, str, bytes]], validation: str, seed: int, source: Path
+) -> dict[str, list[Review]]:
     """The three splits, each in a random order that depends on ``seed`` alone."""
     rng = np.random.default_rng(seed)
-    groups: dict[tuple[str, str], Reviews] = {(s, c): [] for s in ("train", "test") for c in LABELS}
-    for name in sorted(files):
+    groups: dict[tuple[str, str], list[Review]] = {
+        (split, label): [] for split in ("train", "test") for label in LABELS
+    }
+    for name, place, content in sorted(files):
         match = _REVIEW.search(name)
         if match is not None:
             split, label = match.groups()
-            groups[split, label].append((files[name], LABELS[label]))
+            groups[split, label].append(Review(content, LABELS[label], place))
     for (split, label), reviews in groups.items():
         if not reviews:
-            raise ValueError(f"{source}: expected reviews in {split}/{label}, got none")
+            raise bad_file(source, f"expected reviews in {split}/{label}, got none")
         if len(reviews) != _OFFICIAL:
             warnings.warn(
                 f"{source}: the official data have {_OFFICIAL} reviews in {split}/{label}, "

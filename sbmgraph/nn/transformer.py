@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from sbmgraph.checks import check_batch, describe
+from sbmgraph.checks import check_batch, check_positive_int, describe
 from sbmgraph.nn.attention import SBMAttention
 from sbmgraph.nn.config import POOLINGS, EncoderConfig
 from sbmgraph.nn.inputs import flatten_mask
@@ -155,6 +155,7 @@ class Transformer(nn.Module):
         mask: Tensor | None = None,
         generator: torch.Generator | None = None,
         position: Tensor | None = None,
+        num_sequences: int | None = None,
     ) -> Tensor:
         r"""Class scores.
 
@@ -168,6 +169,8 @@ class Transformer(nn.Module):
             generator (torch.Generator, optional): Source of the sampling's seeds.
             position (Tensor, optional): Position of every flat token in its sequence, of shape
                 :obj:`[T]`, where some tokens are left out. (default: consecutive from 0)
+            num_sequences (int, optional): The number :math:`B` of flat sequences, where some may
+                have no token: the mean of those is 0. (default: as many as :obj:`batch` names)
 
         Returns:
             Scores of shape :obj:`[B, num_classes]`; without pooling :obj:`[T, num_classes]`, or
@@ -208,7 +211,7 @@ class Transformer(nn.Module):
             if batch is None:
                 batch = torch.zeros_like(tokens)
             check_batch("batch", batch, tokens.numel(), tokens.device)
-            num_sequences = count_graphs(batch)
+            num_sequences = self._count(batch, num_sequences)
         features, batch = self.encode(tokens, batch, num_sequences, generator, position)
         if self.config.pooling == "none":
             scores = self.classifier(features)
@@ -262,7 +265,7 @@ class Transformer(nn.Module):
         total = scatter(wide, batch, dim_size=num_sequences)
         if self.config.pooling == "padded_mean":
             return (total / (self.config.padded_length or self.max_length)).to(x.dtype)
-        return (total / length.unsqueeze(1)).to(x.dtype)
+        return (total / length.clamp(min=1).unsqueeze(1)).to(x.dtype)
 
     def _infer_shape(self, tokens: Tensor, batch: Tensor | None) -> Tensor:
         """Scores without values, of tokens without values."""
@@ -289,12 +292,23 @@ class Transformer(nn.Module):
                 f"'position' must lie in [0, {self.max_length}), got values from {low} to {high}"
             )
 
-    def _check_tokens(self, tokens: Tensor, length: Tensor) -> None:
-        if length.numel() == 0 or bool((length == 0).any()):
-            empty = int((length == 0).nonzero()[0]) if length.numel() else 0
+    def _count(self, batch: Tensor, given: int | None) -> int:
+        """The number of flat sequences; some may be empty only where it is given."""
+        found = count_graphs(batch)
+        if given is not None:
+            check_positive_int("num_sequences", given, max(found, 1))
+            return given
+        length = torch.bincount(batch, minlength=found)
+        if found == 0 or bool((length == 0).any()):
+            empty = int((length == 0).nonzero()[0]) if found else 0
             raise ValueError(
                 f"'tokens' must hold a token of each sequence, got none of sequence {empty}"
             )
+        return found
+
+    def _check_tokens(self, tokens: Tensor, length: Tensor) -> None:
+        if not tokens.numel():
+            return
         longest = int(length.max())
         if longest > self.max_length:
             raise ValueError(

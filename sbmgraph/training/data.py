@@ -73,7 +73,7 @@ class SequenceDataModule(L.LightningDataModule):
 
     Args:
         task: One of :data:`sbmgraph.data.TASKS`.
-        root: Data folder; see :func:`sbmgraph.data.prepare`.
+        root: Data folder; see :func:`sbmgraph.data.prepare`. It is kept as an absolute path.
         batch_size: Items of an optimizer step on one device (of a micro-batch, where gradients are
             accumulated).
         eval_batch_size: Items of a batch in validation and test. (default: ``batch_size``)
@@ -84,9 +84,16 @@ class SequenceDataModule(L.LightningDataModule):
         pin_memory: Whether batches lie in page-locked memory.
         hide_zeros: Whether to leave out tokens with number 0, as the SBM-Transformer authors'
             loader does in every task. No task here pads; in pixel tasks 0 is black.
+        validate_on_test: Whether the reviews of Text are validated on the test set, and none are
+            held out of the training set for it, as LRA does. The best checkpoint is then chosen by
+            the test score. The other tasks have a validation set of their own.
+        drop_last_test: Whether the last test batch is left out where it is not full, as the
+            SBM-Transformer authors' loader does. The accuracy is then that of fewer items.
+        verify: Whether to compare prepared data with their checksums before they are used.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or 'validate_on_test' is asked of another task
+            than Text or of one that 'options' say to validate otherwise.
     """
 
     def __init__(
@@ -101,28 +108,37 @@ class SequenceDataModule(L.LightningDataModule):
         seed: int = 0,
         pin_memory: bool = False,
         hide_zeros: bool = False,
+        validate_on_test: bool = False,
+        drop_last_test: bool = False,
+        verify: bool = False,
     ) -> None:
         super().__init__()
         check_positive_int("batch_size", batch_size)
         check_positive_int("round_steps", round_steps)
         check_positive_int("num_workers", num_workers, 0)
         self.task = task
-        self.root = Path(root)
+        self.root = Path(root).expanduser().resolve()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.round_steps = round_steps
-        self.options = options or {}
+        self.options = dict(options or {})
+        if validate_on_test:
+            _check_validation(task, self.options)
+            self.options["validation"] = "test"
         self.num_workers = num_workers
         self.seed = seed
         self.pin_memory = pin_memory
         self.hide_zeros = hide_zeros
+        self.drop_last_test = drop_last_test
+        self.verify = verify
         self._datasets: dict[str, Any] | None = None
 
     @property
     def datasets(self) -> dict[str, Any]:
         """``train``, ``val`` and ``test``, prepared on first use."""
         if self._datasets is None:
-            self._datasets = prepare(self.task, self.root, **self.options)
+            options = {"verify": self.verify, **self.options}
+            self._datasets = prepare(self.task, self.root, **options)
         return self._datasets
 
     @property
@@ -165,7 +181,7 @@ class SequenceDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[SequenceBatch]:
         """The test set."""
-        return self._eval_loader("test")
+        return self._eval_loader("test", drop_last=self.drop_last_test)
 
     def on_after_batch_transfer(
         self, batch: SequenceBatch, dataloader_idx: int = 0
@@ -173,10 +189,14 @@ class SequenceDataModule(L.LightningDataModule):
         """Leaves out zeros where asked to."""
         return batch.without(0) if self.hide_zeros else batch
 
-    def _eval_loader(self, split: str) -> DataLoader[SequenceBatch]:
+    def _eval_loader(self, split: str, drop_last: bool = False) -> DataLoader[SequenceBatch]:
         dataset = self.datasets[split]
         sampler = BucketBatchSampler(
-            dataset.lengths, self.eval_batch_size, shuffle=False, **self._ranks()
+            dataset.lengths,
+            self.eval_batch_size,
+            shuffle=False,
+            drop_last=drop_last,
+            **self._ranks(),
         )
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, **self._loading())
 
@@ -187,3 +207,16 @@ class SequenceDataModule(L.LightningDataModule):
         if self.trainer is None:
             return {}
         return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
+
+
+def _check_validation(task: str, options: dict[str, Any]) -> None:
+    if task != "text":
+        raise ValueError(
+            f"'validate_on_test' must be False for task {task!r}, which has a validation set of "
+            "its own, got True"
+        )
+    if options.get("validation", "test") != "test":
+        raise ValueError(
+            "'validate_on_test' must be False where 'options' have validation: "
+            f"{options['validation']!r}, got True"
+        )

@@ -117,7 +117,12 @@ class SequenceClassifier(L.LightningModule):
 
     def forward(self, batch: SequenceBatch) -> Tensor:
         """Class scores of a batch: one row an item, or a token where tokens are labelled."""
-        return self.model(batch.tokens, batch.batch, position=batch.positions)
+        return self.model(
+            batch.tokens,
+            batch.batch,
+            position=batch.positions,
+            num_sequences=batch.num_sequences,
+        )
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The cross-entropy and the weighted expected density of a batch."""

@@ -43,5 +43,5 @@ def test_splits_differ_and_batch(tmp_path):
 
 
 def test_bad_sizes():
-    with pytest.raises(ValueError, match="vocab_size: expected a positive integer, got 0"):
+    with pytest.raises(ValueError, match="'vocab_size' must be an integer >= 1, got 0"):
         DuplicatesDataset(3, vocab_size=0)

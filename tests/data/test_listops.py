@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sbmgraph.data import listops, prepare
+from tests.data.damage import count_refusals, damaged
 
 SHORT = {"min_length": 5, "max_length": 40, "max_depth": 4}
 FUNCTIONS = {
@@ -113,20 +114,132 @@ def test_text_is_binary_and_left_branching():
 
 @pytest.mark.parametrize(
     "tokens",
-    [[], [11], [11, 3], [3, 4], [15], [11, 15], [0], [11, 3, 15, 15], [16]],
+    [[], [11], [11, 3], [3, 4], [15], [11, 15], [0], [11, 3, 15, 15]],
 )
-def test_evaluate_refuses_incomplete_expressions(tokens):
-    with pytest.raises(ValueError, match="one complete expression"):
-        listops.evaluate(np.array(tokens, dtype=np.uint8))
+@pytest.mark.parametrize("function", [listops.evaluate, listops.to_text])
+def test_incomplete_expressions_are_refused(function, tokens):
+    with pytest.raises(ValueError, match=r"^'tokens' must be one complete expression, got '"):
+        function(np.array(tokens, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        ([257], "from 0 to 15, got 257 to 257"),
+        ([99], "from 0 to 15, got 99 to 99"),
+        ([16], "from 0 to 15, got 16 to 16"),
+        ([-1], "from 0 to 15, got -1 to -1"),
+        ([11, 3, -241], "from 0 to 15, got -241 to 11"),
+        ([3.0], "a vector of integers, got float64 of shape [1]"),
+        ([[3]], "a vector of integers, got int64 of shape [1, 1]"),
+        (["3"], "a vector of integers, got <U1 of shape [1]"),
+    ],
+)
+@pytest.mark.parametrize("function", [listops.evaluate, listops.to_text])
+def test_what_is_no_token_is_refused(function, tokens, reason):
+    with pytest.raises(ValueError, match=rf"^'tokens' must be {re.escape(reason)}$"):
+        function(tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (") ) 1 (", 1),
+        ("( 1 )", 3),
+        ("1 2", 3),
+        ("( ( [MAX 2 ) ] ) )", 8),
+        ("( ( ( [MAX 2 ) 9 ) ]", 10),
+        ("( ( ( [MAX 2 ) 9 ] ) )", 9),
+        ("( [MAX ] )", 4),
+        ("[MAX 2 9 ]", 5),
+        ("( ( 1 [MAX ) ] )", 5),
+        ("]", 2),
+        ("(", 2),
+    ],
+)
+def test_misplaced_parentheses_are_refused(text, word):
+    with pytest.raises(ValueError, match=f"one complete expression, got .* at word {word}$"):
+        listops.from_text(text.encode())
+
+
+def test_text_is_accepted_just_where_it_is_that_of_its_tokens():
+    """Random damage to words; an independent truth: the words of a tree, put together again."""
+    rng = np.random.default_rng(0)
+    words = [*"0123456789()]", "[MIN", "[SM"]
+    accepted = 0
+    for tokens, _ in listops.generate(60, min_length=2, max_length=12, max_depth=4):
+        text = listops.to_text(tokens)
+        assert listops.from_text(text.encode()).tolist() == tokens.tolist()
+        for _ in range(40):
+            copy = text.split()
+            at = rng.integers(len(copy))
+            copy[at : at + rng.integers(2)] = rng.choice(words, rng.integers(2)).tolist()
+            try:
+                found = listops.from_text(" ".join(copy).encode())
+            except ValueError:
+                assert not is_binary(copy)
+                continue
+            assert listops.to_text(found) == " ".join(copy)
+            assert is_binary(copy)
+            accepted += 1
+    assert accepted > 200
+
+
+def is_binary(words: list[str]) -> bool:
+    """Whether words are an expression in LRA's form, by rewriting: pairs into what they are."""
+    text = " ".join(words)
+    text = re.sub(r"\[M\w+|\[SM", "o", text)
+    text = re.sub(r"\d", "e", text)
+    while True:
+        shorter = re.sub(r"\( [oO] e \)", "O", text)
+        shorter = re.sub(r"\( O \] \)", "e", shorter)
+        if shorter == text:
+            return text == "e"
+        text = shorter
+
+
+def test_every_damaged_file_is_refused_or_of_whole_rows(tmp_path):
+    path = tmp_path / "basic_val.tsv"
+    listops.write_tsv(path, listops.generate(20, **SHORT))
+    content = path.read_bytes()
+    whole = [(t.tolist(), v) for t, v in listops.read_tsv(path)]
+
+    def read():
+        return [(t.tolist(), v) for t, v in listops.read_tsv(path)]
+
+    refused, results = count_refusals(read, path.write_bytes, damaged(content, 800), f"{path}, l")
+    assert refused > 500
+    for rows in results:  # a digit may be another, where that does not count
+        assert sum(row not in whole for row in rows) <= 3
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "full.tsv"
+    path.write_text("before")
+    trees = list(listops.generate(200, **SHORT))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(ValueError) as error:
+            listops.write_tsv(path, iter(trees))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(error.value).startswith(f"{tmp_path}: expected a folder with room for full.tsv")
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["full.tsv"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_children": 1}, "max_children: expected 2 or more, got 1"),
-        ({"max_depth": 0}, "max_depth"),
-        ({"min_length": 10, "max_length": 11}, "min_length, max_length"),
-        ({"min_length": 0, "max_length": 2, "max_depth": 1}, "of which 10 were found"),
+        ({"max_children": 1}, "'max_children' must be an integer >= 2, got 1"),
+        ({"max_depth": 0}, "'max_depth' must be an integer >= 1, got 0"),
+        ({"min_length": 10, "max_length": 11}, "'max_length' must be an integer >= 12, got 11"),
+        (
+            {"min_length": 0, "max_length": 2, "max_depth": 1},
+            "'num_trees' must be .* got 100, of which 10 were found",
+        ),
         ({"min_length": 300, "max_length": 400, "max_depth": 2}, "of which 0 were found"),
     ],
 )
@@ -174,6 +287,11 @@ def test_changed_sources_are_read_anew(tmp_path, release):
     prepare("listops", tmp_path, source="release")
     listops.write_tsv(release / "basic_val.tsv", listops.generate(7, **SHORT))
     assert len(prepare("listops", tmp_path, source="release")["val"]) == 7
+    content = (release / "basic_val.tsv").read_bytes()
+    first, second, *rest = content.splitlines(keepends=True)[1:]
+    (release / "basic_val.tsv").write_bytes(b"".join([b"Source\tTarget\r\n", second, first, *rest]))
+    tokens = prepare("listops", tmp_path, source="release")["val"][0].tokens[0]
+    assert tokens.tolist() == listops.from_text(second.split(b"\t")[0]).tolist()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +308,7 @@ def test_changed_sources_are_read_anew(tmp_path, release):
         (b"Source\tTarget\r\n( ( ( [AVG 3 ) 4 ) ] )\t4\r\n", 2, r"got b'\[AVG'"),
         (b"Source\tTarget\r\n( ( ( [MIN \xff ) 4 ) ] )\t4\r\n", 2, "got b'.xff'"),
         (b"Source\tTarget\r\n( ( ( [MIN 34 ) 4 ) ] )\t3\r\n", 2, "got b'34'"),
-        (b"Source\tTarget\r\n( ( ( [MIN 3 ) 4 )\t3\r\n", 2, "'the end' at token 4"),
+        (b"Source\tTarget\r\n( ( ( [MIN 3 ) 4 )\t3\r\n", 2, "got 'the end' at word 9"),
     ],
 )
 def test_foreign_files(tmp_path, release, content, line, reason):
@@ -207,15 +325,19 @@ def test_missing_release(tmp_path):
     message = str(error.value)
     assert str(tmp_path / "lra_release/lra_release/listops-1000") in message
     assert "github.com/google-research/long-range-arena" in message
-    assert "python tasks/lra.py prepare --config tasks/configs/listops.yaml" in message
+    assert 'source: "generate"' in message
 
 
 def test_unknown_task_and_option(tmp_path):
-    with pytest.raises(ValueError, match=r"task: expected one of listops.*got 'listop'"):
+    with pytest.raises(ValueError, match=r"'task' must be one of 'listops'.*got 'listop'"):
         prepare("listop", tmp_path)
-    with pytest.raises(ValueError, match=r"num_train.*got \['num_trian'\]"):
+    with pytest.raises(
+        ValueError, match=r"'options' must be among .*num_train.*got \['num_trian'\]"
+    ):
         prepare("listops", tmp_path, num_trian=3)
-    with pytest.raises(ValueError, match="source: expected"):
+    with pytest.raises(
+        ValueError, match="'source' must be one of 'generate', 'release', got 'download'"
+    ):
         prepare("listops", tmp_path, source="download")
 
 

@@ -127,16 +127,18 @@ def test_iterating_leaves_the_global_generator_alone():
 
 def test_state_of_other_data_is_refused():
     state = loader(seed=2).state_dict()
-    with pytest.raises(ValueError, match=r"state: expected the batches of .*'seed': 1"):
+    with pytest.raises(
+        ValueError, match=r"'state' must be of the batches of .*'seed': 1, .*got one of .*'seed': 2"
+    ):
         loader().load_state_dict(state)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size: expected a positive integer, got 0"),
-        ({"batch_size": 4, "num_replicas": 2, "rank": 2}, "rank: expected 0 to 1, got 2"),
-        ({"batch_size": 300, "drop_last": True}, "batch_size: expected at most 203"),
+        ({"batch_size": 0}, "'batch_size' must be an integer >= 1, got 0"),
+        ({"batch_size": 4, "num_replicas": 2, "rank": 2}, "'rank' must be from 0 to 1, got 2"),
+        ({"batch_size": 300, "drop_last": True}, "'batch_size' must be at most 203"),
     ],
 )
 def test_bad_options(options, message):

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import io
+import os
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from sbmgraph.data import pathfinder, prepare
-from sbmgraph.data.pathfinder import generate, tables
+from sbmgraph.data.pathfinder import generate, read_release, tables
+from sbmgraph.data.png import read_png
+from tests.data.damage import count_refusals, damaged
 
 
 def pictures(count: int, **options) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +117,7 @@ def folder(tmp_path):
         (folder / "imgs" / str(part)).mkdir(parents=True)
         lines = []
         for i in range(10):
-            picture = np.full((32, 32), 10 * part + i, dtype=np.uint8)
+            picture = np.full((32, 32), 10 * part + i + 1, dtype=np.uint8)
             Image.fromarray(picture).save(folder / "imgs" / str(part) / f"sample_{i}.png")
             lines.append(f"imgs/{part} sample_{i}.png {i} {i % 2} 1.0 14 4 2 0.5 1 1\n")
         (folder / "metadata" / f"{part}.npy").write_text("".join(lines))
@@ -121,7 +128,7 @@ def test_prepare_reads_the_release(tmp_path, folder):
     splits = prepare("pathfinder32", tmp_path, source="release")
     assert [len(splits[name]) for name in ("train", "val", "test")] == [16, 2, 2]
     seen = [(int(item.tokens[0][0]), item.label) for part in splits.values() for item in part]
-    assert sorted(seen) == [(10 * part + i, i % 2) for part in range(2) for i in range(10)]
+    assert sorted(seen) == [(10 * part + i + 1, i % 2) for part in range(2) for i in range(10)]
 
 
 def test_empty_pictures_are_left_out_with_one_warning(tmp_path, folder):
@@ -136,7 +143,7 @@ def test_empty_pictures_are_left_out_with_one_warning(tmp_path, folder):
 def test_only_empty_pictures(tmp_path, folder):
     for path in folder.glob("imgs/*/*.png"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="all 20 PNG files are empty"):
+    with pytest.raises(ValueError, match="expected pictures, got 20 PNG files that are all empty"):
         prepare("pathfinder32", tmp_path, source="release")
     assert list((tmp_path / "prepared").iterdir()) == []
 
@@ -147,8 +154,25 @@ def test_only_empty_pictures(tmp_path, folder):
         ("metadata/1.npy", b"\x93NUMPY\x01\x00v\x00", r"1\.npy, line 1: expected the text"),
         ("metadata/1.npy", b"imgs/0 sample_0.png 0\n", r"1\.npy, line 1: expected the text"),
         ("metadata/0.npy", b"imgs/0 sample_0.png 0 2 1.0\n", "expected a label 0 or 1, got '2'"),
-        ("imgs/0/sample_5.png", b"not a picture", r"sample_5\.png: expected a PNG picture"),
-        ("imgs/0/sample_5.png", None, r"sample_5\.png: expected a PNG picture .*No such file"),
+        (
+            "imgs/0/sample_5.png",
+            b"not a picture",
+            r"sample_5\.png: expected a PNG picture .*0\.npy, line 6",
+        ),
+        (
+            "imgs/0/sample_5.png",
+            None,
+            r"sample_5\.png: expected a PNG picture .*No such file.*line 6",
+        ),
+        ("metadata/0.npy", b"/etc passwd 0 1\n", r"0\.npy, line 1: expected a path inside"),
+        (
+            "metadata/0.npy",
+            b"imgs/0 sample_0.png 0 1\nimgs/0/.. ../../x.png 0 1\n",
+            "0.npy, line 2: e",
+        ),
+        ("metadata/0.npy", b"imgs/0 /etc/passwd 0 1\n", "line 1: expected a path inside"),
+        ("metadata/0.npy", b"imgs/0 a\0b.png 0 1\n", "line 1: expected a path inside"),
+        ("imgs/1/sample_2.png", bytes(1_048_577), "sample_2.png: .*of at most 1,048,576 bytes"),
     ],
 )
 def test_damaged_release(tmp_path, folder, file, content, reason):
@@ -160,20 +184,165 @@ def test_damaged_release(tmp_path, folder, file, content, reason):
         prepare("pathfinder32", tmp_path, source="release")
 
 
+def encoded(picture, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue()
+
+
+def piece(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+WHOLE = encoded(Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32)))
+HEADER = piece(b"IHDR", struct.pack(">IIBBBBB", 32, 32, 8, 0, 0, 0, 0))
+HUGE = piece(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (encoded(Image.new("L", (32, 32), 9), "JPEG"), "does not begin like PNG"),
+        (encoded(Image.new("L", (32, 32), 9), "GIF"), "does not begin like PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "does not begin like PNG"),
+        (WHOLE.replace(HEADER, HUGE), "got 50000 x 50000"),
+        (WHOLE.replace(HEADER, HEADER + HUGE), "pieces are out of order"),
+        (WHOLE + b"more", "pieces are out of order"),
+        (encoded(Image.new("I;16", (32, 32), 900)), "16 bits a channel"),
+        (encoded(Image.new("L", (31, 32), 9)), "expected a PNG picture of 32 x 32 .*got 31 x 32"),
+        (encoded(Image.new("L", (32, 32))), "with a pixel of at least 1, got 0"),
+    ],
+)
+def test_refused_pictures(tmp_path, folder, content, reason):
+    (folder / "imgs" / "1" / "sample_3.png").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"imgs/1/sample_3\.png: .*{reason}.*1\.npy, line 4"):
+        prepare("pathfinder32", tmp_path, source="release")
+
+
+def test_a_picture_that_grey_bands_hide(tmp_path, folder):
+    assert prepare("pathfinder32", tmp_path, source="release", grey_levels=256)
+    with pytest.raises(
+        ValueError, match=r"sample_0\.png: .*a pixel of at least 8, got 1 \(.*line 1"
+    ):
+        prepare("pathfinder32", tmp_path, source="release", grey_levels=32)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_links_out_of_the_folder(tmp_path, folder, kind):
+    path = folder / "imgs" / "1" / "sample_3.png"
+    if kind == "file":
+        os.replace(path, tmp_path / "outside.png")
+        path.symlink_to(tmp_path / "outside.png")
+    else:
+        os.replace(path.parent, tmp_path / "outside")
+        path.parent.symlink_to(tmp_path / "outside")
+    with pytest.raises(
+        ValueError, match=r"1\.npy, line \d: expected a picture inside .*imgs/1/sample"
+    ):
+        prepare("pathfinder32", tmp_path, source="release")
+
+
+def test_a_linked_data_folder_is_fine(tmp_path, folder):
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "lra_release")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "lra_release").symlink_to(tmp_path / "lra_release")
+    assert len(prepare("pathfinder32", root, source="release")["train"]) == 16
+
+
+def test_every_damaged_picture_is_refused_or_undamaged(tmp_path):
+    path = tmp_path / "sample.png"
+    truth = np.arange(1024, dtype=np.uint8).reshape(32, 32)
+    refused, results = count_refusals(
+        lambda: read_png(path, 32, 32, "here"), path.write_bytes, damaged(WHOLE, 1000), str(path)
+    )
+    assert refused > 700
+    assert all(result is None or (result == truth).all() for result in results)
+
+
+def test_every_damaged_picture_with_right_checksums(tmp_path):
+    """Whoever damages on purpose mends the checksums: still no other error."""
+    path = tmp_path / "sample.png"
+    data = zlib.compress(b"".join(b"\0" + bytes(range(32)) for _ in range(32)))
+    end = piece(b"IEND", b"")
+    rng = np.random.default_rng(0)
+    extra = [
+        b"zTXt",
+        b"iCCP",
+        b"PLTE",
+        b"tRNS",
+        b"gAMA",
+        b"acTL",
+        b"fcTL",
+        b"eXIf",
+        b"pHYs",
+        b"IDAT",
+    ]
+
+    def copies():
+        for header in damaged(HEADER[8:-4], 300):
+            yield b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", header) + piece(b"IDAT", data) + end
+        for content in damaged(data, 700):
+            yield b"\x89PNG\r\n\x1a\n" + HEADER + piece(b"IDAT", content) + end
+        for _ in range(700):
+            more = piece(rng.choice(extra), rng.bytes(rng.integers(40)))
+            yield b"\x89PNG\r\n\x1a\n" + HEADER + more + piece(b"IDAT", data) + end
+        bomb = b"a\0\0" + zlib.compress(bytes(1 << 26))
+        yield b"\x89PNG\r\n\x1a\n" + HEADER + piece(b"zTXt", bomb) + piece(b"IDAT", data) + end
+
+    refused, results = count_refusals(
+        lambda: read_png(path, 32, 32, "here"), path.write_bytes, copies(), str(path)
+    )
+    assert refused > 500
+    assert {result.shape for result in results} == {(32, 32)}
+
+
+def test_every_damaged_metadata_file_is_refused_or_of_whole_rows(folder):
+    path = folder / "metadata" / "0.npy"
+    content = path.read_bytes()
+    refused, _ = count_refusals(
+        lambda: list(read_release(folder)), path.write_bytes, damaged(content, 300), str(folder)
+    )
+    assert refused > 100
+
+
+@pytest.mark.parametrize("change", ["rewrite", "replace", "label"])
+def test_changed_pictures_are_read_anew(tmp_path, folder, change):
+    def items() -> list:
+        splits = prepare("pathfinder32", tmp_path, source="release")
+        return sorted((int(i.tokens[0][0]), i.label) for part in splits.values() for i in part)
+
+    before = items()
+    path = folder / "imgs" / "0" / "sample_3.png"
+    new = encoded(Image.fromarray(np.full((32, 32), 99, dtype=np.uint8)))
+    if change == "rewrite":
+        path.write_bytes(new)
+    elif change == "replace":
+        (tmp_path / "new").write_bytes(new)
+        os.replace(tmp_path / "new", path)
+    else:
+        file = folder / "metadata" / "0.npy"
+        file.write_text(file.read_text().replace("sample_3.png 3 1", "sample_3.png 3 0"))
+    old, new_item = (4, 1), (4, 0) if change == "label" else (99, 1)
+    assert items() == sorted([new_item if item == old else item for item in before]) != before
+
+
 def test_truncated_and_oversized_pictures(tmp_path, folder):
     path = folder / "imgs" / "1" / "sample_2.png"
     path.write_bytes(path.read_bytes()[:45])
     with pytest.raises(ValueError, match=r"sample_2\.png: expected a PNG picture"):
         prepare("pathfinder32", tmp_path, source="release")
     Image.new("L", (64, 64)).save(path)
-    with pytest.raises(ValueError, match=r"sample_2\.png: expected 32 x 32 pixels"):
+    with pytest.raises(
+        ValueError, match=r"sample_2\.png: expected a PNG picture of 32 x 32 pixels, got 64 x 64"
+    ):
         prepare("pathfinder32", tmp_path, source="release")
 
 
 def test_missing_release(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"curv_contour_length_9.*source: generate") as e:
+    with pytest.raises(FileNotFoundError, match=r'curv_contour_length_9.*source: "generate"') as e:
         prepare("pathfinder32", tmp_path, source="release", level="intermediate")
-    assert "tasks/configs/pathfinder32.yaml" in str(e.value)
+    assert "github.com/google-research/long-range-arena" in str(e.value)
     folder = tmp_path / "pathfinder32" / pathfinder.LEVELS["easy"][0]
     folder.mkdir(parents=True)
     with pytest.raises(ValueError, match="expected metadata files"):
@@ -183,11 +352,11 @@ def test_missing_release(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"level": "14"}, "level: expected one of hard, intermediate, easy, got '14'"),
-        ({"source": "png"}, "source: expected"),
-        ({"num_images": 9}, "num_images: expected 10 or more"),
-        ({"grey_levels": 24}, "grey_levels: expected one of 2, 4, .*, got 24"),
-        ({"workers": 0}, "workers: expected a positive integer"),
+        ({"level": "14"}, "'level' must be one of 'hard', 'intermediate', 'easy', got '14'"),
+        ({"source": "png"}, "'source' must be one of 'generate', 'release', got 'png'"),
+        ({"num_images": 9}, "'num_images' must be an integer >= 10, got 9"),
+        ({"grey_levels": 24}, "'grey_levels' must be one of 2, 4, .*, got 24"),
+        ({"workers": 0}, "'workers' must be an integer >= 1, got 0"),
     ],
 )
 def test_bad_options(tmp_path, options, message):

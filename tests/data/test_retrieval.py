@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sbmgraph.data import prepare
+from sbmgraph.data import prepare, retrieval
 from sbmgraph.data.retrieval import FILES
 
 ROW = b'1.0\tA\tB\tfirst "text\xff\tsecond\n'
@@ -23,14 +23,14 @@ def decode(tokens) -> bytes:
 
 
 def test_pairs(tmp_path, folder):
-    (folder / FILES["val"]).write_bytes(ROW + b"0.0\tA\tB\t\tthird")
+    (folder / FILES["val"]).write_bytes(ROW + b"0.0\tA\tB\tlast\tthird")
     splits = prepare("retrieval", tmp_path)
     assert [len(splits[name]) for name in ("train", "val", "test")] == [10, 2, 12]
     data = splits["val"]
     assert data.num_documents == 2
     assert data.num_classes == 2
     assert [decode(t) for t in data[0].tokens] == [b'first "text\xff', b"second"]
-    assert [decode(t) for t in data[1].tokens] == [b"", b"third"]
+    assert [decode(t) for t in data[1].tokens] == [b"last", b"third"]
     assert data.labels.tolist() == [1, 0]
 
 
@@ -51,6 +51,8 @@ def test_without_the_outer_folders(tmp_path, folder):
         (b"1.0\tA\ttext\n", "expected five columns, got 3"),
         (b"1.0\tA\tB\ttext\ttext\ttext\n", "expected five columns, got 6"),
         (b"2.0\tA\tB\ttext\ttext\n", r"expected a label 0\.0 or 1\.0, got b'2\.0'"),
+        (b"1.0\tA\tB\t\ttext\n", "expected two texts, got an empty one"),
+        (b"1.0\tA\tB\ttext\t\r\n", "expected two texts, got an empty one"),
         (b"nan\tA\tB\ttext\ttext\n", "expected a label"),
         (b"\xff\xfe\tA\tB\ttext\ttext\n", r"expected a label 0\.0 or 1\.0, got b'.xff"),
     ],
@@ -71,6 +73,20 @@ def test_empty_and_absent_files(tmp_path, folder):
         prepare("retrieval", tmp_path)
 
 
+def test_a_row_without_end(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(retrieval, "_LONGEST_ROW", 1000)
+    (folder / FILES["val"]).write_bytes(ROW + b"1.0\tA\tB\ttext\t" + b"x" * 1000 + b"\n")
+    with pytest.raises(ValueError, match=r"eval\.tsv, line 2: expected a row below 1,000 bytes"):
+        prepare("retrieval", tmp_path)
+
+
+def test_replaced_sources_are_read_anew(tmp_path, folder):
+    assert decode(prepare("retrieval", tmp_path)["val"][0].tokens[1]) == b"b"
+    path = folder / FILES["val"]
+    path.write_bytes(path.read_bytes().replace(b"\tb\n", b"\tc\n"))
+    assert decode(prepare("retrieval", tmp_path)["val"][0].tokens[1]) == b"c"
+
+
 def test_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"tsv_data.*Download LRA's release"):
+    with pytest.raises(FileNotFoundError, match=r"tsv_data: expected .*Fetch LRA's release"):
         prepare("retrieval", tmp_path)

@@ -72,6 +72,20 @@ def test_to_and_without():
     assert collate([Sequence([torch.zeros(3).long()], 1)]).without(0).num_sequences == 1
 
 
+def test_an_item_without_a_token_does_not_shift_the_others():
+    """Its place in the batch is kept, first, in the middle or last; so are labels and documents."""
+    zeros, ones = torch.zeros(2).long(), torch.ones(3).long()
+    for items in ([zeros, ones, ones], [ones, zeros, ones], [ones, ones, zeros]):
+        batch = collate([Sequence([tokens], k) for k, tokens in enumerate(items)]).without(0)
+        assert batch.num_sequences == len(batch) == 3
+        assert batch.lengths().tolist() == [3 * int(tokens.any()) for tokens in items]
+        assert batch.label.tolist() == [0, 1, 2]
+    pairs = collate([Sequence([zeros, ones], 0), Sequence([ones, zeros], 1)]).without(0)
+    assert pairs.num_sequences == 4
+    assert pairs.lengths().tolist() == [0, 3, 3, 0]
+    assert pairs.batch.tolist() == [1, 1, 1, 2, 2, 2]
+
+
 def test_batches_pickle():
     batch = collate([dataset([3])[0]])
     copy = pickle.loads(pickle.dumps(batch))
@@ -87,6 +101,11 @@ def test_batches_pickle():
             [Sequence([torch.zeros(1)], 0), Sequence([torch.zeros(1)] * 2, 0)],
             "one number of documents",
         ),
+        (
+            [Sequence([torch.zeros(1)], 0, torch.zeros(1)), Sequence([torch.zeros(1)], 0)],
+            "a label for each of 2 tokens or for none, got 1 labels",
+        ),
+        ([Sequence([torch.zeros(2)], 0, torch.zeros(1))], "each of 2 tokens or for none"),
     ],
 )
 def test_collate_rejects(items, message):
@@ -95,13 +114,29 @@ def test_collate_rejects(items, message):
 
 
 def test_arrays_must_fit():
-    with pytest.raises(ValueError, match=r"labels: expected 0 to 1 in toy, got 0 to 2"):
+    with pytest.raises(ValueError, match=r"'labels' must be from 0 to 1 in toy, got 0 to 2"):
         dataset([1, 1, 1], num_classes=2)
     info = {"name": "toy", "vocab_size": 9, "num_classes": 2, "max_length": 9}
-    with pytest.raises(ValueError, match="ptr: expected 2"):
+    with pytest.raises(ValueError, match=r"'ptr' must have 2 \* 1 \+ 1 entries, got 2"):
         SequenceDataset(np.zeros(3), np.array([0, 3]), np.array([0, 1]), **info)
     with pytest.raises(ValueError, match="number of tokens"):
         SequenceDataset(np.zeros(3), np.array([0, 4]), np.array([0]), **info)
+    with pytest.raises(ValueError, match="each document of toy from 0 to 9 tokens, got -1 to 3"):
+        SequenceDataset(np.zeros(3), np.array([0, 1, 0, 3]), np.zeros(3, int), **info)
+    with pytest.raises(ValueError, match="each document of toy from 0 to 9 tokens, got 10 to 10"):
+        SequenceDataset(np.zeros(10), np.array([0, 10]), np.zeros(1, int), **info)
+
+
+@pytest.mark.parametrize("token", [-1, 9, 300])
+def test_tokens_out_of_range_are_refused_as_they_are_read(token):
+    info = {"name": "toy", "vocab_size": 9, "num_classes": 2, "max_length": 9}
+    tokens = np.array([0, 8, token], dtype=np.int16)
+    data = SequenceDataset(tokens, np.array([0, 2, 3]), np.array([0, 1]), source="a.tokens", **info)
+    assert data[0].tokens[0].tolist() == [0, 8]
+    with pytest.raises(
+        ValueError, match=rf"a\.tokens: expected tokens from 0 to 8, got {token} to"
+    ):
+        data[1]
 
 
 def test_majority():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tarfile
 
@@ -58,7 +59,9 @@ def test_validation_on_the_test_set_as_lra_does(root):
     splits = prepare("text", root, validation="test")
     assert len(splits["train"]) == 40
     assert texts(splits["val"]) == texts(splits["test"])
-    with pytest.raises(ValueError, match="validation: expected 'held-out' or 'test', got 'dev'"):
+    with pytest.raises(
+        ValueError, match="'validation' must be one of 'held-out', 'test', got 'dev'"
+    ):
         prepare("text", root, validation="dev")
 
 
@@ -71,9 +74,9 @@ def test_cut_and_limits(root):
     splits = prepare("text", root, max_length=30, limit_train=7, limit_test=5)
     assert [len(splits[name]) for name in ("train", "val", "test")] == [7, 4, 5]
     assert max(len(item.tokens[0]) for item in splits["val"]) <= 30
-    with pytest.raises(ValueError, match=r"limit_val: expected a positive number of items, got 0"):
+    with pytest.raises(ValueError, match="'limit_val' must be an integer >= 1, got 0"):
         prepare("text", root, limit_val=0)
-    with pytest.raises(ValueError, match="max_length: expected a positive number of bytes"):
+    with pytest.raises(ValueError, match="'max_length' must be an integer >= 1, got 0"):
         prepare("text", root, max_length=0)
 
 
@@ -89,7 +92,77 @@ def test_the_archive_reads_like_the_folder(root):
     assert texts(prepare("text", root)["train"]) == unpacked
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_empty_review_is_refused(root, packed):
+    (root / "aclImdb" / "test" / "pos" / "3_7.txt").write_bytes(b"")
+    if packed:
+        pack(root)
+    with pytest.raises(ValueError, match=r"test/pos/3_7\.txt: expected a document of 1 to 3000"):
+        prepare("text", root)
+
+
+@pytest.mark.parametrize("change", ["replace", "rewrite", "add", "rename", "remove"])
+def test_changed_reviews_are_read_anew(root, change):
+    folder = root / "aclImdb" / "train" / "pos"
+    before = texts(prepare("text", root)["train"]) | texts(prepare("text", root)["val"])
+    old = folder / "3_7.txt"
+    text = old.read_bytes()
+    if change == "replace":
+        os.replace(shutil.copy(folder / "4_7.txt", root / "other"), old)
+    elif change == "rewrite":  # as many bytes, and others
+        old.write_bytes(text[::-1])
+    elif change == "add":
+        (folder / "99_7.txt").write_bytes(b"another")
+    elif change == "rename":
+        old.rename(folder / "98_7.txt")
+    else:
+        old.unlink()
+    splits = prepare("text", root)
+    after = texts(splits["train"]) | texts(splits["val"])
+    assert (after == before) == (change == "rename")
+    assert (text in after) == (change in ("add", "rename"))
+    assert len(list((root / "prepared").iterdir())) == 2
+
+
+def test_a_replaced_archive_is_read_anew(root):
+    pack(root)
+    archive = root / "aclImdb_v1.tar.gz"
+    prepare("text", root)
+    status = archive.stat()
+    content = archive.read_bytes()
+    archive.write_bytes(content)
+    os.utime(archive, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    prepare("text", root)
+    assert len(list((root / "prepared").iterdir())) == 2
+
+
+def test_only_regular_reviews(root):
+    path = root / "aclImdb" / "train" / "neg" / "0_7.txt"
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    pack(root)
+    with pytest.raises(ValueError, match=r"0_7\.txt' to be a regular file, got another kind"):
+        prepare("text", root)
+
+
+def test_a_huge_review(root):
+    (root / "aclImdb" / "train" / "neg" / "0_7.txt").write_bytes(bytes(1_048_577))
+    with pytest.raises(ValueError, match=r"0_7\.txt: expected a review of at most 1,048,576 bytes"):
+        prepare("text", root)
+    pack(root)
+    with pytest.raises(ValueError, match=r"0_7\.txt' to have at most 1,048,576 bytes, got 1,048,5"):
+        prepare("text", root)
+
+
+def test_an_archive_that_is_not_the_published_one(root):
+    pack(root)
+    assert len(prepare("text", root)["train"]) == 36
+    shutil.rmtree(root / "prepared")
+    with pytest.raises(ValueError, match=r"aclImdb_v1\.tar\.gz: expected the published archive"):
+        prepare("text", root, download=True)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.999])
 def test_truncated_archive(root, share):
     pack(root)
     path = root / "aclImdb_v1.tar.gz"
@@ -126,7 +199,7 @@ def test_missing(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         prepare("text", tmp_path)
     message = str(error.value)
-    assert str(tmp_path / "aclImdb") in message
+    assert message.startswith(f"{tmp_path / 'aclImdb'}: expected the data of task 'text'")
     assert "aclImdb_v1.tar.gz" in message
+    assert f"unpack it in {tmp_path}" in message
     assert "download: true" in message
-    assert "python tasks/lra.py prepare --config tasks/configs/text.yaml" in message
