@@ -67,7 +67,7 @@ def check_same(attribute: str, **tensors: Tensor | None) -> None:
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     """``value`` must be one of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         expected = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"'{name}' must be one of {expected}, got {value!r}")
 
@@ -106,7 +106,12 @@ def check_flag(name: str, value: Any) -> None:
 
 def check_batch(name: str, batch: Any, size: int, device: torch.device) -> None:
     """``batch`` must be a sorted integer vector that gives the graph of each of ``size`` nodes."""
-    if not isinstance(batch, Tensor) or batch.dim() != 1 or batch.dtype != torch.int64:
+    if (
+        not isinstance(batch, Tensor)
+        or batch.dim() != 1
+        or batch.dtype != torch.int64
+        or batch.layout != torch.strided
+    ):
         raise ValueError(
             f"'{name}' must be an int64 vector of graph numbers, got {describe(batch)}"
         )

@@ -110,6 +110,8 @@ class SampledGraph:
                 "'edge_index' must be an integer tensor of shape [2, num_edges], "
                 f"got {describe(edge_index)}"
             )
+        if edge_index.is_meta:
+            raise ValueError(f"'edge_index' must have values, got {describe(edge_index)}")
         key, query = edge_index.long()
         nodes = Nodes.checked(
             _num_nodes("num_queries", num_queries, query_batch, query),

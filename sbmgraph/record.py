@@ -253,7 +253,7 @@ def emit(
         name = recorder._names.get(layer)
         if name is None or recorder._weights != bool(attended):
             continue
-        lacks = not torch.is_grad_enabled() and layer.training and _in_reentrant_checkpoint()
+        lacks = not torch.is_grad_enabled() and layer.training and in_reentrant_checkpoint()
         if lacks and not recorder._lacks_gradient:
             warnings.warn(
                 "reentrant checkpointing cuts the gradient of what is recorded (a density penalty "
@@ -269,7 +269,8 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def _in_reentrant_checkpoint() -> bool:
+def in_reentrant_checkpoint() -> bool:
+    """Whether this is the forward pass of a reentrant ``torch.utils.checkpoint``."""
     code = CheckpointFunction.forward.__code__
     frame = sys._getframe()
     while frame is not None:

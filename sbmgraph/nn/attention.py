@@ -101,13 +101,18 @@ class SBMAttention(nn.Module):
                 f"'x' must have shape [batch, tokens, {self.channels}] or [tokens, "
                 f"{self.channels}], got {describe(x)}"
             )
+        check_tensor("x", x, x.dim(), f"[..., {self.channels}]")
         if x.dim() == 2:
             if mask is not None:
-                raise ValueError("'mask' must be None for flat input; use 'batch'")
+                raise ValueError(
+                    f"'mask' must be None for flat input (use 'batch'), got {describe(mask)}"
+                )
             out = self.conv(x, batch, pe=pe, generator=generator, batch_size=batch_size)
             return self.lin_out(out)
         if batch is not None:
-            raise ValueError("'batch' must be None for padded input; use 'mask'")
+            raise ValueError(
+                f"'batch' must be None for padded input (use 'mask'), got {describe(batch)}"
+            )
         if has_no_values(x):
             return x.new_empty(x.shape)
         mask, batch = flatten_mask(x.shape[:2], mask, x.device)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.typing import Adj, PairTensor
 from torch_geometric.utils import is_sparse, to_edge_index
 
-from sbmgraph.checks import check_floating, describe
+from sbmgraph.checks import check_floating, check_tensor, describe
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
 
@@ -176,6 +176,7 @@ def _check_attr(edge_attr: Any, edge_dim: int, index: Tensor) -> Tensor:
         raise ValueError(
             f"'edge_attr' must be a tensor of shape {shape}, got {describe(edge_attr)}"
         )
+    check_tensor("edge_attr", edge_attr, edge_attr.dim(), str(shape))
     attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
     if list(attr.shape) != shape or attr.device != index.device:
         raise ValueError(

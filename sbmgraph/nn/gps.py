@@ -15,7 +15,7 @@ from torch_geometric.nn.inits import reset
 from torch_geometric.nn.resolver import activation_resolver, normalization_resolver
 from torch_geometric.typing import Adj
 
-from sbmgraph.checks import check_positive_int, check_range
+from sbmgraph.checks import check_positive_int, check_range, check_tensor, describe
 from sbmgraph.nn.attention import SBMAttention
 
 ATTN_TYPES = ("sbm", "multihead")
@@ -141,6 +141,11 @@ class GPSBlock(nn.Module):
         Raises:
             ValueError: If shapes or batch vectors do not fit together.
         """
+        if batch is not None and not isinstance(batch, Tensor):
+            raise ValueError(
+                f"'batch' must be an int64 vector of graph numbers, got {describe(batch)}"
+            )
+        check_tensor("x", x, 2, f"[num_nodes, {self.channels}]")
         attended = self.attn(x, batch=batch, pe=pe, generator=generator)
         out = self._residual(x, attended, self.norm_global, batch)
         if self.conv is not None:

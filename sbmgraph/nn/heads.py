@@ -334,7 +334,7 @@ class SBMHeads(nn.Module):
         if in_transform():
             with sampling_model(sbm) as values:
                 return sample(values, **options)
-        check_recomputation(generator)
+        check_recomputation(self, generator)
         try:
             return sample(sbm, **options)
         except ValueError:

@@ -131,6 +131,7 @@ def flatten_mask(
     if (
         not isinstance(mask, Tensor)
         or mask.dtype != torch.bool
+        or mask.layout != torch.strided
         or mask.shape != shape
         or mask.device != device
     ):

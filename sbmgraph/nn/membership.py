@@ -12,7 +12,9 @@ from sbmgraph.checks import (
     check_floating,
     check_positive_int,
     check_range,
+    check_same,
     check_tensor,
+    check_weight_dtype,
     describe,
 )
 from sbmgraph.nn.options import SBMOptions
@@ -231,6 +233,8 @@ class MembershipNetwork(nn.Module):
                     f"'{name}' must have shape [nodes, {self.heads}, {self.channels}], "
                     f"got {describe(value)}"
                 )
+            check_weight_dtype(name, value, self.clusters)
+            check_same("device", **{name: value, "weight": self.clusters})
         return SBM.unchecked(
             self.membership(query, query_pe),
             self.membership(key, key_pe, of_keys=True),

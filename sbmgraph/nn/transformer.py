@@ -184,6 +184,7 @@ class Transformer(nn.Module):
             not isinstance(tokens, Tensor)
             or tokens.dtype != torch.int64
             or tokens.dim() not in (1, 2)
+            or tokens.layout != torch.strided
         ):
             raise ValueError(
                 f"'tokens' must be an int64 tensor of shape [tokens] or [batch, tokens], "
@@ -195,7 +196,9 @@ class Transformer(nn.Module):
         if tokens.dim() == 2:
             if batch is not None or position is not None:
                 name = "batch" if batch is not None else "position"
-                raise ValueError(f"'{name}' must be None for padded input; use 'mask'")
+                raise ValueError(
+                    f"'{name}' must be None for padded input (use 'mask'), got a value"
+                )
             padded_mask, batch = flatten_mask(tokens.shape, mask, tokens.device)
             empty = ~padded_mask.any(dim=1)
             if bool(empty.any()):
@@ -207,7 +210,9 @@ class Transformer(nn.Module):
             tokens = tokens[padded_mask]
         else:
             if mask is not None:
-                raise ValueError("'mask' must be None for flat input; use 'batch'")
+                raise ValueError(
+                    f"'mask' must be None for flat input (use 'batch'), got {describe(mask)}"
+                )
             if batch is None:
                 batch = torch.zeros_like(tokens)
             check_batch("batch", batch, tokens.numel(), tokens.device)
@@ -281,7 +286,13 @@ class Transformer(nn.Module):
         return weight.new_empty(sequences // config.num_documents, config.num_classes)
 
     def _check_positions(self, position: Tensor, tokens: Tensor) -> None:
-        if position.shape != tokens.shape or position.dtype != torch.int64:
+        if (
+            not isinstance(position, Tensor)
+            or position.shape != tokens.shape
+            or position.dtype != torch.int64
+            or position.layout != torch.strided
+            or position.device != tokens.device
+        ):
             raise ValueError(
                 f"'position' must be an int64 vector of {tokens.numel()} positions, "
                 f"got {describe(position)}"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sbmgraph.checks import (
     check_choice,
+    check_flag,
     check_floating,
     check_range,
     check_same,
@@ -97,6 +98,7 @@ def edge_attention(
     check_choice("backend", backend, BACKENDS)
     check_choice("estimator", estimator, ESTIMATORS)
     check_range("dropout", dropout, 0.0, 1.0, high_open=True)
+    check_flag("training", training)
     if learned is not None:
         warnings.warn(
             "the argument 'learned' is now called 'sampled'; the old name goes in the next version",
@@ -247,6 +249,8 @@ def _check_inputs(
     bias: Tensor | None,
     sampled: Tensor | None,
 ) -> None:
+    if sbm is not None and not isinstance(sbm, SBM):
+        raise ValueError(f"'sbm' must be an SBM, got {describe(sbm)}")
     if not isinstance(graph, SampledGraph):
         raise ValueError(f"'graph' must be a SampledGraph, got {describe(graph)}")
     nodes = {

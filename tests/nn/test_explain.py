@@ -124,8 +124,8 @@ def test_a_model_of_tokens_and_several_layers() -> None:
     tokens = torch.tensor([1, 2, 3, 4, 5])
     found = explain(model, tokens, index=0, generator=seeded())
     assert [scores.layer for scores in found.layers] == [
-        "blocks.0.attention.conv",
-        "blocks.1.attention.conv",
+        "layers.0.attention.conv",
+        "layers.1.attention.conv",
     ]
     assert found.node_score.shape == (5,)
     with torch.no_grad():
