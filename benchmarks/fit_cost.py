@@ -2,10 +2,10 @@
 
 Usage: python benchmarks/fit_cost.py [--rounds 3]
 
-Times every part of a step over a grid of sizes, densities, blocks and channels, fits the coefficients
-with non-negative least squares of the relative errors, and prints them as ``sbmgraph/ops/cost.py``
-holds them, with the worst relative error of each part. Times are those of the whole machine at the
-threads that torch uses.
+Times every part of a step over a grid of sizes, densities, blocks and channels, fits the
+coefficients with non-negative least squares of the relative errors, and prints them as
+``sbmgraph/ops/cost.py`` holds them, with the worst relative error of each part. Times are those of
+the whole machine at the threads that torch uses.
 """
 
 from __future__ import annotations

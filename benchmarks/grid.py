@@ -3,10 +3,10 @@
 Usage: python benchmarks/grid.py [--rounds 3] [--sizes 256 1024 4096 16384] [--output grid.json]
 
 A step draws a graph and attends over it forward and backward, the gradients of memberships and
-affinity included, with 32 channels a head. The three forms of a step (fastRG to lists, dense to lists,
-dense to tiles), the automatic choice and full attention (``scaled_dot_product_attention``, forward and
-backward) take turns; the quickest of each counts. Prints one row a point, with the automatic choice
-over the best forced one.
+affinity included, with 32 channels a head. The three forms of a step (fastRG to lists, dense to
+lists, dense to tiles), the automatic choice and full attention (``scaled_dot_product_attention``,
+forward and backward) take turns; the quickest of each counts. Prints one row a point, with the
+automatic choice over the best forced one.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     print(
-        "| n | heads | K | density | listed | thinned | tiled | auto | layout | auto / best | auto / full |"
+        "| n | heads | K | density | listed | thinned | tiled | auto | layout | auto / best "
+        "| auto / full |"
     )
     print("|---" * 11 + "|")
     points = []

@@ -37,8 +37,8 @@ def check_floating(name: str, value: Tensor) -> None:
     """``value`` must hold floating-point numbers that torch computes with."""
     if value.dtype not in FLOATING:
         raise ValueError(
-            f"'{name}' must be a floating-point tensor (float16, bfloat16, float32 or float64), got "
-            f"{describe(value)}"
+            f"'{name}' must be a floating-point tensor (float16, bfloat16, float32 or float64), "
+            f"got {describe(value)}"
         )
 
 

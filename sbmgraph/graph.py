@@ -1,8 +1,8 @@
 """Sampled graphs: which keys every query of every head attends to.
 
 All heads of all graphs of a batch form one disjoint union of vertices, (node, head) pairs numbered
-``node * heads + head``. A :class:`SampledGraph` holds its edges in one of two layouts, as lists (CSR
-by query vertex) or as one bit a pair, and makes the other when someone asks.
+``node * heads + head``. A :class:`SampledGraph` holds its edges in one of two layouts, as lists
+(CSR by query vertex) or as one bit a pair, and makes the other when someone asks.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class SampledGraph:
     Direction follows PyG's ``source_to_target`` flow: row 0 of :attr:`edge_index` is the key
     (source), row 1 the query (target). Edges are sorted by (query, head, key) and are distinct.
 
-    The edges are held as they come: as a list, 4 bytes an edge and 8 a vertex, or as one bit for each
-    pair of a query and a key of the same graph, which is the smaller above 1/32 = 3 % density. What
-    needs a list (:attr:`rowptr`, :attr:`col`, :attr:`edge_index`, …) makes and keeps it;
+    The edges are held as they come: as a list, 4 bytes an edge and 8 a vertex, or as one bit for
+    each pair of a query and a key of the same graph, which is the smaller above 1/32 = 3 % density.
+    What needs a list (:attr:`rowptr`, :attr:`col`, :attr:`edge_index`, …) makes and keeps it;
     :attr:`num_edges`, :meth:`density` and :attr:`degree` of bits need none.
 
     This constructor trusts its arguments; :meth:`from_edge_index` and :meth:`from_csr` make graphs

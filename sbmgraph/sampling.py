@@ -12,7 +12,8 @@ def __getattr__(name: str) -> Any:
     if name not in ("ALGORITHMS", "LAWS", "sample"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(
-        f"sbmgraph.sampling.{name} is now sbmgraph.ops.{name}; the old name goes in the next version",
+        f"sbmgraph.sampling.{name} is now sbmgraph.ops.{name}; the old name goes in the next "
+        "version",
         DeprecationWarning,
         stacklevel=2,
     )

@@ -1,8 +1,8 @@
 """Edges as lists: by query vertex (CSR) and by key vertex (CSC).
 
 A *vertex* is a (node, head) pair, numbered ``node * heads + head``, so that ``x.view(num_nodes *
-heads, channels)`` lists the features of all vertices without a transpose; all heads of all graphs of
-a batch are one disjoint union.
+heads, channels)`` lists the features of all vertices without a transpose; all heads of all graphs
+of a batch are one disjoint union.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class CSC(NamedTuple):
 
 
 def from_sorted(edge: Tensor, num_rows: int, num_keys: int) -> tuple[Tensor, Tensor]:
-    """``(rowptr, col)`` of edges given as ascending numbers ``row * num_keys + key``, int64 of shape
-    :obj:`[E]`."""
+    """``(rowptr, col)`` of edges given as ascending numbers ``row * num_keys + key``, int64 of
+    shape :obj:`[E]`."""
     row = edge.div(max(num_keys, 1), rounding_mode="floor")
     rowptr = torch.searchsorted(row, torch.arange(num_rows + 1, device=edge.device))
     return rowptr, (edge - row * num_keys).int()

@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 class Factors(NamedTuple):
-    """The factors of the edge probabilities :math:`p_{ij} = \\mathbf{w}_i \\cdot \\mathbf{z}_j`, which
-    take the straight-through gradient.
+    """The factors of the edge probabilities :math:`p_{ij} = \\mathbf{w}_i \\cdot \\mathbf{z}_j`,
+    which take the straight-through gradient.
 
     Attributes:
         rate: :math:`\\mathbf{W} = \\mathbf{Y}\\mathbf{B}`, of shape :obj:`[n, H, K]`.

@@ -163,9 +163,9 @@ def _choose(backend: str, query: Tensor, edges: _Edges, return_weights: bool) ->
         return backend
     if return_weights and torch.is_grad_enabled():
         return "reference"
-    if edges.graph.layout == "bits" and not per_edge and query.dtype != torch.float64:
-        if tile.is_available(device):
-            return "tile"
+    tiles = edges.graph.layout == "bits" and not per_edge and query.dtype != torch.float64
+    if tiles and tile.is_available(device):
+        return "tile"
     return "fused" if operator.is_available(device) else "reference"
 
 

@@ -10,9 +10,9 @@ form        algorithm  layout  modelled cost
 ``tiled``   dense      bits    dense + attention in tiles
 =========== ========== ======= =================================================================
 
-each part linear in edges, pairs and nodes, and in what every one of these costs for a channel of the
-attention and a block of the model. The coefficients are nanoseconds of a whole machine or device,
-fitted by ``python benchmarks/fit_cost.py``; only their ratios decide.
+each part linear in edges, pairs and nodes, and in what every one of these costs for a channel of
+the attention and a block of the model. The coefficients are nanoseconds of a whole machine or
+device, fitted by ``python benchmarks/fit_cost.py``; only their ratios decide.
 """
 
 from __future__ import annotations

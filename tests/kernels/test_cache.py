@@ -19,7 +19,8 @@ with warnings.catch_warnings(record=True) as caught:
     from kernel import double
     out = double(np.arange(3.0))
 assert out.tolist() == [0.0, 2.0, 4.0]
-print(len([w for w in caught if w.category is RuntimeWarning]), sum(double.stats.cache_hits.values()))
+warned = [w for w in caught if w.category is RuntimeWarning]
+print(len(warned), sum(double.stats.cache_hits.values()))
 """
 
 KERNEL = """

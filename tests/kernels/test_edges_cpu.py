@@ -199,7 +199,7 @@ def test_a_backend_asked_for_by_name_is_never_another(monkeypatch: pytest.Monkey
     monkeypatch.setattr(operator, "PROBE", Probe("edge attention", full))
     with (
         pytest.warns(RuntimeWarning),
-        pytest.raises(ValueError, match="'backend' must be .* got 'fused'.*No space left"),
+        pytest.raises(ValueError, match=r"'backend' must be .* got 'fused'.*No space left"),
     ):
         problem.results("cpu", "fused", torch.float32)
 

@@ -80,7 +80,7 @@ def test_take_marks() -> None:
 
 def test_compiled_code_is_of_no_use_beside_other_primitives(monkeypatch) -> None:
     def cached() -> bool:
-        kernel = _jit.jit(_apply_exp.py_func)
+        kernel = bits.jit(_apply_exp.py_func)
         kernel(np.zeros(3, np.float32), np.zeros(3, np.float32))
         return bool(kernel.stats.cache_hits)
 

@@ -49,7 +49,7 @@ def test_it_is_asked_once() -> None:
     assert asked == [torch.device("cpu")]
     assert not probe.works("mps")
     probe.require("backend", "fused", "cpu")
-    with pytest.raises(ValueError, match="'backend' must be .*'mps' has none"):
+    with pytest.raises(ValueError, match=r"'backend' must be .*'mps' has none"):
         probe.require("backend", "fused", "mps")
 
 

@@ -22,8 +22,8 @@ def _stamp() -> str:
 
 
 STAMP = _stamp()
-"""Compiled code on disk is of use only beside the primitives that were inlined into it; Numba itself
-compares the kernel's own file alone."""
+"""Compiled code on disk is of use only beside the primitives that were inlined into it; Numba
+itself compares the kernel's own file alone."""
 
 
 class _SafeCache:

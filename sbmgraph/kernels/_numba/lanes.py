@@ -1,4 +1,4 @@
-"""How the intrinsics of this folder build LLVM vectors: pointers, loads, broadcasts, sums over lanes."""
+"""How this folder's intrinsics build LLVM vectors: pointers, loads, broadcasts, sums of lanes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """How tensors lie in memory for compiled kernels.
 
-What is gathered, or added to, lies head by head (``[H * nodes, channels]``), because one head's rows
-then fit the cache; channels are padded with zeros to a multiple of :data:`LANES`. Half precisions
-are computed in float32.
+What is gathered, or added to, lies head by head (``[H * nodes, channels]``), because one head's
+rows then fit the cache; channels are padded with zeros to a multiple of :data:`LANES`. Half
+precisions are computed in float32.
 """
 
 from __future__ import annotations

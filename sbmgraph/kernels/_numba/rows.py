@@ -1,4 +1,4 @@
-"""Weighted sums of many rows, and one row added to many: dense rows by an edge list, in registers."""
+"""Weighted sums of many rows, and one row added to many, by an edge list; sums in registers."""
 
 from __future__ import annotations
 

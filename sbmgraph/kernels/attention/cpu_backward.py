@@ -1,7 +1,7 @@
 r"""Gradients of attention over edges on the CPU, in one pass over the rows.
 
-With :math:`\alpha_{ij} = e^{s_{ij} - \ell_i}`, :math:`\delta_i = \mathbf{g}_i \cdot \mathbf{o}_i` and
-the dropout factors :math:`\kappa_{ij}`,
+With :math:`\alpha_{ij} = e^{s_{ij} - \ell_i}`, :math:`\delta_i = \mathbf{g}_i \cdot \mathbf{o}_i`
+and the dropout factors :math:`\kappa_{ij}`,
 
 .. math::
     \partial s_{ij} &= \alpha_{ij} (\kappa_{ij}\, \mathbf{g}_i \cdot \mathbf{v}_j - \delta_i), \\
@@ -74,8 +74,8 @@ def _backward_rows(
     """All gradients over a range of heads and nodes.
 
     Gradients of the keys' side are added to table number ``table``, and those of heads after the
-    first to the tables after it: each ``num_keys`` rows. ``keys`` keys at a time stay in cache while
-    all nodes pass, and ``limit`` edges' gradients exist at once.
+    first to the tables after it: each ``num_keys`` rows. ``keys`` keys at a time stay in cache
+    while all nodes pass, and ``limit`` edges' gradients exist at once.
     """
     heads = edges.heads
     num_keys = saved.key_value.shape[0] // heads
@@ -169,8 +169,8 @@ def _edge_gradients(start, stop, own, head, saved, edges, keys, grads, gate):
 
 @inline
 def _gate_gradient(grad, count, clip, gate, at):
-    """From gradients by the (biased) scores to gradients by the mask; unless clipped, ``gate`` holds
-    the scores."""
+    """From gradients by the (biased) scores to gradients by the mask; unless clipped, ``gate``
+    holds the scores."""
     one = grad.dtype.type(1)
     if clip:
         for t in range(count):

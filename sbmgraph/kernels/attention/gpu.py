@@ -1,9 +1,9 @@
-r"""Attention over edges on the GPU: one program for each query vertex walks over its edges (Triton).
+r"""Attention over edges on the GPU (Triton): a program walks over one query vertex's edges.
 
 The mathematics is that of :mod:`sbmgraph.kernels.attention.cpu`. Scores and weights are computed
 anew in every pass, from the log-sum-exp of each query vertex's scores: no :obj:`[edges, channels]`
-tensor exists. No two programs write the same place, so results do not depend on scheduling. Sums are
-taken in float32, or in float64 for float64 inputs. All tensors must be contiguous.
+tensor exists. No two programs write the same place, so results do not depend on scheduling. Sums
+are taken in float32, or in float64 for float64 inputs. All tensors must be contiguous.
 """
 
 from __future__ import annotations

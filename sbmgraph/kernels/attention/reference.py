@@ -96,8 +96,8 @@ def _clip_gradient(value: Tensor) -> Tensor:
 
 
 def dropout_factors(csr: CSR, options: Options, dtype: torch.dtype) -> Tensor | None:
-    """The dropout factor of every edge, :obj:`[E]`: 0, or ``1 / (1 - dropout)``; :obj:`None` without
-    dropout."""
+    """The dropout factor of every edge, :obj:`[E]`: 0, or ``1 / (1 - dropout)``; :obj:`None`
+    without dropout."""
     if options.dropout == 0:
         return None
     row = csr.row

@@ -5,8 +5,8 @@ r"""Inner products on edges on the CPU, and the two sparse products that are the
     \partial \mathbf{W} = \mathbf{G} \mathbf{Z}, \qquad
     \partial \mathbf{Z} = \mathbf{G}^{\top} \mathbf{W}
 
-with the sparse matrix :math:`\mathbf{G}` of :math:`\partial L / \partial x_{ij}`. Both products come
-from one pass over the rows; the second is added up, by each thread in tables of its own.
+with the sparse matrix :math:`\mathbf{G}` of :math:`\partial L / \partial x_{ij}`. Both products
+come from one pass over the rows; the second is added up, by each thread in tables of its own.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ def edge_dot(factors: Factors, csr: CSR, csc: CSC | None) -> Tensor:
     Args:
         factors: :math:`\mathbf{W}` and :math:`\mathbf{Z}`.
         csr: The edges.
-        csc: Their transpose, for the gradient of :math:`\mathbf{Z}` on devices whose kernels use it.
+        csc: Their transpose, for the gradient of :math:`\mathbf{Z}` on devices whose kernels use
+        it.
     """
     transposed = (None, None, None) if csc is None else csc
     return _forward(*factors, *csr[:4], *transposed, heads=csr.heads)

@@ -108,8 +108,8 @@ def _gradients(tiles, count, columns, words, word, num_words, lse, delta, gated,
 @jit
 def _backward_heads(first, last, part, parts, saved, edges, rules, by_query, by_key):
     """The gradients of query and rate go to ``by_query``, those of key, value and member to
-    ``by_key``. An array without channels takes no gradient. Those of keys have every key and head, or, for
-    the second part of a head and those after it, this head's keys only."""
+    ``by_key``. An array without channels takes no gradient. Those of keys have every key and head,
+    or, for the second part of a head and those after it, this head's keys only."""
     query, key, value, grad_out, rate, member, delta, lse = saved
     words, word_ptr, query_ptr, key_ptr = edges
     grad_query, grad_rate = by_query

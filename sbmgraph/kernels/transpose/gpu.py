@@ -51,8 +51,8 @@ def transpose(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`sbmgraph.kernels.transpose.operator.transpose`.
 
-    A counting sort in two passes over parts of the queries, or a radix sort where few parts would be
-    left because key vertices have few edges or are very many.
+    A counting sort in two passes over parts of the queries, or a radix sort where few parts would
+    be left because key vertices have few edges or are very many.
     """
     parts = min(MAX_PARTS, min(col.numel(), MAX_ENTRIES) // max(num_keys * heads, 1))
     if parts < MIN_PARTS:
