@@ -25,8 +25,8 @@ def available_memory(device: torch.device) -> int:
 
 
 def bytes_needed(layout: str, expected: float, possible: float) -> float:
-    """Peak memory of a step over a graph of ``expected`` edges of ``possible`` pairs in a
-    layout.""" if layout == "bits":
+    """Peak memory of a step over a graph of ``expected`` edges of ``possible`` pairs."""
+    if layout == "bits":
         return possible * BITS_PER_PAIR / 8
     return expected * BYTES_PER_EDGE
 
@@ -44,7 +44,7 @@ def check_memory(layout: str, expected: float, possible: float, device: torch.de
         raise ValueError(
             f"'sbm' must expect no more edges than memory holds, got {expected:.3g} expected edges "
             f"of {possible:.3g} pairs ({expected / max(possible, 1.0):.1%} density) that need "
-            f"about {needed / 2**30:.1f} GiB as {layout} of {available / 2**30:.1f} GiB available on "
-            f"{device}: lower 'init_density' or set 'max_density', use smaller batches or fewer "
+            f"about {needed / 2**30:.1f} GiB as {layout} of {available / 2**30:.1f} GiB available "
+            f"on {device}: lower 'init_density' or set 'max_density', use smaller batches or fewer "
             "heads, or raise the density penalty"
         )

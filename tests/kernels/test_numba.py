@@ -76,16 +76,3 @@ def test_take_marks() -> None:
     _apply_marks(marks, words)
     assert (words == expected).all()
     assert not marks.any()
-
-
-def test_compiled_code_is_of_no_use_beside_other_primitives(monkeypatch) -> None:
-    def cached() -> bool:
-        kernel = bits.jit(_apply_exp.py_func)
-        kernel(np.zeros(3, np.float32), np.zeros(3, np.float32))
-        return bool(kernel.stats.cache_hits)
-
-    cached()
-    assert cached()
-    monkeypatch.setattr(_jit, "STAMP", "other")
-    assert not cached()
-    assert cached()
