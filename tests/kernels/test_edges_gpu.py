@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from scipy import stats
@@ -36,7 +38,8 @@ def triton_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ``fused`` backend takes the Triton kernels for CPU tensors too, where interpreted."""
     if INTERPRETED:
         monkeypatch.setattr(operator, "needs_csc", lambda device_type: True)
-        monkeypatch.setattr("sbmgraph.ops.edge_prob.needs_csc", lambda device_type: True)
+        module = importlib.import_module("sbmgraph.ops.edge_prob")  # the function hides it
+        monkeypatch.setattr(module, "needs_csc", lambda device_type: True)
         monkeypatch.setattr(cpu, "forward", gpu.forward)
         monkeypatch.setattr(cpu_backward, "backward", gpu_backward.backward)
         monkeypatch.setattr(edge_dot_cpu, "forward", edge_dot_gpu.forward)
