@@ -208,7 +208,8 @@ class SampledGraph:
         """The number of edges of each query vertex, int64 of shape :obj:`[n * H]`."""
         if self._csr is not None:
             return self._csr.rowptr.diff()
-        return bitmaps.degrees(self._bits)
+        assert self._bits is not None
+        return bitmaps.degrees(self._bits, self.nodes.num_vertices)
 
     def density(self) -> Tensor:
         """The fraction of possible edges that are present, float64 of shape
@@ -222,8 +223,9 @@ class SampledGraph:
     def csr(self) -> CSR:
         """The edges as a list by query vertex; computed once and kept."""
         if self._csr is None:
+            assert self._bits is not None
             with torch.inference_mode(False), torch.no_grad():
-                rowptr, col = bitmaps.bits_to_csr(self._bits)
+                rowptr, col = bitmaps.bits_to_csr(self._bits, self.nodes.num_vertices)
             self._csr = CSR(rowptr, col, self.query_ptr, self.key_ptr, self.heads)
         return self._csr
 
@@ -331,8 +333,8 @@ class SampledGraph:
         nodes = self.nodes.to(device)
         edges = self._csr if self.layout == "csr" else self._bits
         assert edges is not None
-        moved = [x.to(device) if isinstance(x, Tensor) else x for x in edges]
-        return SampledGraph(nodes, type(edges)(*moved))
+        moved = (x.to(device) if isinstance(x, Tensor) else x for x in edges)
+        return SampledGraph(nodes, type(edges)._make(moved))
 
     def __repr__(self) -> str:
         return (

@@ -160,8 +160,19 @@ class Nodes:
     def to(self, device: torch.device | str) -> Nodes:
         """The same nodes on ``device``."""
         device = torch.empty(0, dtype=torch.int64, device=device).device  # with its index
-        batches = [None if b is None else b.to(device) for b in (self.query_batch, self.key_batch)]
-        return Nodes(self.num_queries, self.num_keys, self.heads, *batches, self.num_graphs, device)
+        query_batch, key_batch = (
+            None if batch is None else batch.to(device)
+            for batch in (self.query_batch, self.key_batch)
+        )
+        return Nodes(
+            self.num_queries,
+            self.num_keys,
+            self.heads,
+            query_batch,
+            key_batch,
+            self.num_graphs,
+            device,
+        )
 
     def __repr__(self) -> str:
         return (

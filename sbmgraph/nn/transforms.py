@@ -68,9 +68,10 @@ def sampling_model(sbm: SBM) -> Generator[SBM, None, None]:
     """Inside of ``torch.func`` transforms: leaves them, and gives the values of ``sbm`` to sample
     from."""
     factors = [plain(x) for x in (sbm.query_membership, sbm.key_membership, sbm.affinity)]
-    batches = [plain(x) for x in (sbm.query_batch, sbm.key_batch)]
+    query_batch, key_batch = (plain(x) for x in (sbm.query_batch, sbm.key_batch))
     with temporarily_clear_interpreter_stack():
-        yield SBM.unchecked(*factors, *batches, sbm.num_graphs)
+        query, key, affinity = factors
+        yield SBM.unchecked(query, key, affinity, query_batch, key_batch, sbm.num_graphs)
 
 
 def refuse_script(layer: str) -> NoReturn:

@@ -87,7 +87,7 @@ def attention(
         each vertex's scores, of shape :obj:`[n * H]` in at least float32, :math:`-\infty` where it
         has no edge.
     """
-    flat = _Flat(
+    flat = _Flat(  # type: ignore[call-arg]
         query.contiguous(),
         key.contiguous(),
         value.contiguous(),

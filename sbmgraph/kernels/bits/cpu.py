@@ -6,6 +6,7 @@ Every kernel walks query vertices ``r = node * heads + head`` from ``start`` to 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,9 +49,19 @@ def from_csr(rowptr: Tensor, col: Tensor, empty: Bits) -> Tensor:
     return filled.words
 
 
-def _arrays(bits: Bits) -> Bits:
-    arrays = (x.contiguous().numpy() for x in bits[1:4])
-    return Bits(bits.words.numpy().view(np.uint32), *arrays, bits.heads)
+class Arrays(NamedTuple):
+    """:class:`Bits` as arrays, words unsigned."""
+
+    words: np.ndarray
+    word_ptr: np.ndarray
+    query_ptr: np.ndarray
+    key_ptr: np.ndarray
+    heads: int
+
+
+def _arrays(bits: Bits) -> Arrays:
+    word_ptr, query_ptr, key_ptr = (x.contiguous().numpy() for x in bits[1:4])
+    return Arrays(bits.words.numpy().view(np.uint32), word_ptr, query_ptr, key_ptr, bits.heads)
 
 
 def _ranges(bits: Bits, rows: int) -> list[tuple[int, int]]:
@@ -73,7 +84,7 @@ def _count(start, stop, layout, out):
     g = 0
     for r in range(start, stop):
         g, first, width = _row(r, g, layout)
-        total = 0
+        total = np.int64(0)
         for w in range(first, first + width):
             total += np.int64(popcount(np.uint64(layout.words[w])))
         out[r] = total

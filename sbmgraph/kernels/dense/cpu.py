@@ -110,8 +110,8 @@ def _panels(model: EdgeModel) -> Panels:
     counts = -(-np.diff(model.key_ptr.numpy()) // PANEL)
     ptr = np.zeros(counts.size + 1, np.int64)
     np.cumsum(counts, out=ptr[1:])
-    member = model.member.detach().transpose(0, 1).reshape(-1, model.num_clusters)
-    member = member.contiguous().numpy()
+    rows = model.member.detach().transpose(0, 1).reshape(-1, model.num_clusters)
+    member = rows.contiguous().numpy()
     out = np.empty((model.heads * ptr[-1] * model.num_clusters, PANEL), member.dtype)
     units = model.heads * int(ptr[-1])
     parallel_for(

@@ -108,13 +108,13 @@ class Part(NamedTuple):
     Attributes:
         ptr: The first of them in each graph, numbered over all queries, int64 of shape
             :obj:`[G + 1]`.
-        count: How many they are.
+        number: How many they are.
         max_keys: A bound of the number of keys of a graph.
         bits: The bits of these queries alone.
     """
 
     ptr: Tensor
-    count: int
+    number: int
     max_keys: int
     bits: Bits
 
@@ -145,7 +145,7 @@ def fill(
     """Writes the words of a part of the queries; with ``chosen``, uint8 of shape :obj:`[n * H]`,
     only those of query vertices where it is not 0."""
     factors = (*_split(model.rate), *_split(model.member))
-    tiles = cut(part.ptr, part.count, QUERIES)
+    tiles = cut(part.ptr, part.number, QUERIES)
     bits = part.bits
     launch(
         _dense_kernel, (tiles.most, model.heads, triton.cdiv(part.max_keys, SPAN)), bits.words,

@@ -260,7 +260,7 @@ def backward(
     by_query = [_like(x, need, dtype) for x, need in ((query, needs[0]), (rate, needs[3]))]
     wanted = ((key, needs[1]), (value, needs[2]), (member, needs[4]))
     by_key = [_like(x, need, dtype) for x, need in wanted]
-    saved = Saved(
+    saved = Saved(  # type: ignore[call-arg]
         *(floating(x) for x in (query, key, value, grad_out)),
         *(x.to(dtype).contiguous().numpy() for x in (rate, member)),
         delta.numpy(),
