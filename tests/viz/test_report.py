@@ -24,7 +24,6 @@ from sbmgraph.viz.report import (
     report_html,
     write_report,
 )
-from sbmgraph.viz.report.run import attended, attention_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '</script><script>document.title = "owned"</script><img src=x onerror=alert(1)>'
@@ -82,10 +81,9 @@ def recorded(model, tokens: torch.Tensor, seed: int = 0):
     """What the page records of its first input."""
     generator = torch.Generator().manual_seed(seed)
     model.eval()
-    with torch.no_grad(), attended(model) as received, record(model) as runs:
+    with torch.no_grad(), record(model, weights=True) as runs:
         model(tokens, batch=torch.zeros_like(tokens), generator=generator)
-        weights = [attention_weights(run, received) for run in runs]
-    return list(runs), weights
+    return list(runs), [run.weights for run in runs]
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from sbmgraph.nn import SBMTransformer
+from sbmgraph.record import evaluating
 from sbmgraph.viz.report import ReportInput, report_html
-from sbmgraph.viz.report.run import evaluating, run_item
+from sbmgraph.viz.report.run import run_item
 
 
 class Undecided(nn.Module):

@@ -69,6 +69,9 @@ function pictureOf(plot, format) {
 function draw(id, traces, layout, zoom = false) {
   const plot = $(id);
   const size = { width: plot.clientWidth, height: plot.clientHeight };
+  // Margins that colour bars push out are kept from the former size, and would squeeze this one.
+  const former = plot.layout;
+  if (former && (former.width !== size.width || former.height !== size.height)) Plotly.purge(plot);
   return Plotly.react(plot, traces, plain({ ...layout, ...size }), configOf(zoom));
 }
 
