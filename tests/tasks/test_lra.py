@@ -76,7 +76,7 @@ def test_fit_trains_and_tests_every_model_and_seed(tmp_path, arguments, capsys):
     table = capsys.readouterr().out
     assert "majority class" in table
     assert table.count("full") >= 2
-    weights = [torch.load(f / "checkpoints/last.ckpt", weights_only=False) for f in folders[2:]]
+    weights = [torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in folders[2:]]
     key = "model.classifier.0.weight"
     assert not torch.equal(weights[0]["state_dict"][key], weights[1]["state_dict"][key])
 
@@ -211,7 +211,7 @@ def run_script(tmp_path, root, name, *flags):
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     [folder] = (tmp_path / "runs" / name).glob("*/seed1")
-    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     return state, json.loads((folder / "summary.json").read_text())
 
 
