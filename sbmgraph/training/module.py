@@ -188,13 +188,15 @@ class SequenceClassifier(L.LightningModule):
         self._reseed(2, batch_idx)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW (eps 1e-6) and its schedule."""
+        """AdamW and its schedule; eps is 1e-6, or 1e-4 where weights are float16, in which squared
+        gradients round to zero and the smaller one would blow steps up."""
         hparams = self.hparams
+        half = any(weight.dtype == torch.float16 for weight in self.parameters())
         check_warmup(hparams["schedule"], hparams["warmup_steps"], self.num_steps)
         optimizer = torch.optim.AdamW(
             self._parameter_groups(),
             lr=hparams["lr"],
-            eps=1e-6,
+            eps=1e-4 if half else 1e-6,
             weight_decay=hparams["weight_decay"],
         )
         final = hparams["final_lr"] / hparams["lr"]
