@@ -58,7 +58,7 @@ def summarize(
         "batch_size": data.batch_size * trainer.accumulate_grad_batches * trainer.world_size,
         "seconds": round(training_seconds(trainer), 1),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
-        "device": _device_name(trainer.strategy.root_device),
+        "device": device_name(trainer.strategy.root_device),
         "versions": {
             "sbmgraph": __version__,
             "torch": torch.__version__,
@@ -89,9 +89,9 @@ def _baseline_density(model: SequenceClassifier, data: SequenceDataModule) -> fl
     return sum(values) / len(values) if values else None
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.getdevice_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
 
 
