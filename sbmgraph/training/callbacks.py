@@ -74,10 +74,16 @@ def run_callbacks(
     }
     best = ModelCheckpoint(
         filename=BEST.removesuffix(".ckpt"),
-        monitor=monitor, mode="max", save_on_train_epoch_end=False, **common
+        monitor=monitor,
+        mode="max",
+        save_on_train_epoch_end=False,
+        **common,
     )
     last = ModelCheckpoint(
-        filename=LAST.removesuffix(".ckpt"), every_n_epochs=1, save_on_train_epoch_end=True, **common
+        filename=LAST.removesuffix(".ckpt"),
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+        **common,
     )
     return [Timer(max_time), TrimMemory(), KeepMetrics(metrics), best, last]
 

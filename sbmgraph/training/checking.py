@@ -140,7 +140,7 @@ def check_settings(config: Any, models: list[str]) -> None:
     """
     given = {
         key: value
-        for key, value in config.model.items()
+        for key, value in config.model.as_dict().items()
         if key in inspect.signature(SequenceClassifier).parameters
     }
     given |= {"task": config.data.task, "vocab_size": 8, "num_classes": 2, "max_length": _LONG}

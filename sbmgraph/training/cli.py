@@ -41,8 +41,8 @@ commands with a run folder:
   compare    a table over models and seeds: accuracy, density, time, memory
   density    the density of every input, and what explains it
 
-`{program} fit --help` lists every key, `{program} fit --config CONFIG.yaml --print_config` shows the
-values in force, and `{program} predict --help` what the others take.
+`{program} fit --help` lists every key, `{program} fit --config CONFIG.yaml --print_config` shows
+the values in force, and `{program} predict --help` what the others take.
 """
 
 

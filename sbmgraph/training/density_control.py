@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sbmgraph.checks import check_choice, check_range
+from sbmgraph.ops.edge_prob import edge_prob
 from sbmgraph.record import LayerSample
 
 PENALTIES = ("expected", "sampled")
@@ -144,7 +145,7 @@ def _sampled(run: LayerSample) -> Tensor:
     place = batch * graph.heads + graph.head
     edges = torch.bincount(place, minlength=value.numel()).to(value.dtype)
     share = value.flatten() / edges.clamp(min=1) / value.numel()
-    gradient = (run.sbm.edge_prob(graph) * share[place]).sum()
+    gradient = (edge_prob(run.sbm, graph) * share[place]).sum()
     return value.mean() + gradient - gradient.detach()
 
 

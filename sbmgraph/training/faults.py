@@ -1,4 +1,4 @@
-"""What a run's failure is told as: one line that names the cause, whatever raised on the way out."""
+"""How a run's failure is told: one line that names the cause, whatever raised on the way out."""
 
 from __future__ import annotations
 

@@ -33,7 +33,20 @@ def class_names(task: str) -> dict[int, str]:
         "retrieval": {0: "unrelated", 1: "related"},
         "pathfinder32": {0: "not connected", 1: "connected"},
         "image": dict(
-            enumerate("airplane automobile bird cat deer dog frog horse ship truck".split())
+            enumerate(
+                [
+                    "airplane",
+                    "automobile",
+                    "bird",
+                    "cat",
+                    "deer",
+                    "dog",
+                    "frog",
+                    "horse",
+                    "ship",
+                    "truck",
+                ]
+            )
         ),
         "duplicates": {0: "once", 1: "again"},
     }.get(task, {})
@@ -56,7 +69,9 @@ def read_text(task: str, texts: list[str], max_length: int | None = None) -> Seq
         raise ValueError(f"text: expected a picture for the task {task}, got a text")
     if len(texts) != wanted:
         raise ValueError(f"text: expected {wanted} for the task {task}, got {len(texts)}")
-    documents = [_encode(task, text)[: max_length if task in BYTE_TASKS else None] for text in texts]
+    documents = [
+        _encode(task, text)[: max_length if task in BYTE_TASKS else None] for text in texts
+    ]
     for document in documents:
         if not len(document):
             raise ValueError("text: expected at least one token, got an empty text")

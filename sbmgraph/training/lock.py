@@ -35,8 +35,8 @@ def lock_run(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(
-            f"{folder}: expected a run folder that no other run is writing to, but {holder(folder)} "
-            "is. Wait for it, stop it, or choose another '--name'"
+            f"{folder}: expected a run folder that no other run writes to, but {holder(folder)} "
+            "does. Wait for it, stop it, or choose another '--name'"
         ) from None
     except OSError as error:
         raise ValueError(

@@ -11,10 +11,10 @@ import torch
 from matplotlib.figure import Figure
 
 from sbmgraph.data import SequenceBatch, collate
+from sbmgraph.files import write_atomically
 from sbmgraph.record import LayerSample, record
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.module import SequenceClassifier
-from sbmgraph.files import write_atomically
 from sbmgraph.viz.adjacency import plot_sampled
 
 

@@ -87,9 +87,7 @@ def predict_item(
     )
 
 
-def to_batch(
-    model: SequenceClassifier, data: SequenceDataModule, item: Sequence
-) -> SequenceBatch:
+def to_batch(model: SequenceClassifier, data: SequenceDataModule, item: Sequence) -> SequenceBatch:
     """A batch of one item, as the model takes it.
 
     Raises:

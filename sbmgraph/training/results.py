@@ -107,7 +107,9 @@ def collect(runs: Iterable[Path], results: Path) -> list[str]:
     for folder in runs:
         taken = 0
         # The curves' summary.json of the duplicates task lists runs that have their own.
-        for path in sorted(Path(folder).rglob("summary.json"), key=lambda path: path.stat().st_mtime):
+        for path in sorted(
+            Path(folder).rglob("summary.json"), key=lambda path: path.stat().st_mtime
+        ):
             summary = _read(path)
             if isinstance(summary, list):
                 continue

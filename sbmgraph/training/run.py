@@ -24,6 +24,7 @@ import yaml
 
 from sbmgraph.files import write_atomically
 from sbmgraph.training.callbacks import run_callbacks, run_loggers
+from sbmgraph.training.checking import check_data_folder
 from sbmgraph.training.checkpoints import (
     BEST,
     AtomicCheckpointIO,
@@ -32,7 +33,6 @@ from sbmgraph.training.checkpoints import (
     load_checkpoint,
     newest_checkpoint,
 )
-from sbmgraph.training.checking import check_data_folder
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.module import SequenceClassifier
 from sbmgraph.training.summary import summarize, write_json

@@ -1,4 +1,4 @@
-"""The duplicates task's commands: train the models that a configuration names, draw their curves."""
+"""The duplicates task's commands: train the models that a configuration names, draw curves."""
 
 from __future__ import annotations
 

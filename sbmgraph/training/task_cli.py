@@ -150,7 +150,11 @@ class TaskCLI(LightningCLI):
         )
         if trainer.get("enable_progress_bar") in (None, True):
             callbacks.append(RunProgress(self.label))
-        if max_time is not None and trainer.get("max_steps") == -1 and not trainer.get("max_epochs"):
+        if (
+            max_time is not None
+            and trainer.get("max_steps") == -1
+            and not trainer.get("max_epochs")
+        ):
             kwargs["max_epochs"] = -1
         self.trainer_defaults["callbacks"] = callbacks
         return super().instantiate_trainer(
@@ -286,7 +290,9 @@ def preset(name: str) -> str:
 
 def plain(text: str) -> str:
     """A text without reStructuredText's markup."""
-    text = _ROLE.sub(lambda match: match[1].split(".")[-1] if " " not in match[1] else match[1], text)
+    text = _ROLE.sub(
+        lambda match: match[1].split(".")[-1] if " " not in match[1] else match[1], text
+    )
     for pattern, replacement in _RULES:
         text = re.sub(pattern, replacement, text)
     return text

@@ -7,9 +7,7 @@ from sbmgraph.nn.models import MODELS
 
 
 @pytest.mark.parametrize("name", ["sbm", "pattern", "full"])
-def test_validating_before_training_changes_nothing(
-    data, tmp_path, make_model, make_trainer, name
-):
+def test_validating_before_training_changes_nothing(data, tmp_path, make_model, make_trainer, name):
     weights = []
     for validate_first in (False, True):
         torch.manual_seed(0)
