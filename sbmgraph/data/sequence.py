@@ -31,7 +31,7 @@ class Sequence(NamedTuple):
     token_label: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: Lightning converts the precision of a batch field by field
 class SequenceBatch:
     """A ragged batch of ``B`` items with ``D`` documents each: ``B * D`` sequences, ``T`` tokens.
 

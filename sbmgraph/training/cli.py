@@ -2,175 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 from rich.table import Table
 
-from sbmgraph.nn.models import MODELS
+from sbmgraph.files import write_atomically
+from sbmgraph.training.checkpoints import BEST, best_checkpoint, newest_checkpoint
 from sbmgraph.training.data import SequenceDataModule
-from sbmgraph.training.module import SequenceClassifier
+from sbmgraph.training.faults import naming_full_disk
+from sbmgraph.training.lock import lock_run
 from sbmgraph.training.pictures import draw_density, draw_graph
-from sbmgraph.training.run import (
-    BEST,
-    AtomicCheckpointIO,
-    load_weights,
-    newest_checkpoint,
-    run_callbacks,
-    run_loggers,
-    summarize,
-    write_atomically,
-    write_json,
-)
+from sbmgraph.training.run import load_weights
+from sbmgraph.training.summary import summarize, write_json
+from sbmgraph.training.task_cli import TaskCLI
+from sbmgraph.training.using import compare, density, predict
 
-USAGE = """usage: python {program} COMMAND --config CONFIG.yaml [--KEY VALUE ...]
+USAGE = """usage: {program} COMMAND ...
 
-commands:
+commands with a configuration (--config CONFIG.yaml or a preset's name, then --KEY VALUE ...):
   prepare    read or generate the data, once
   fit        train, then test the checkpoint with the best validation accuracy
   validate   evaluate that checkpoint on the validation split
   test       evaluate it on the test split
 
-`python {program} fit --help` lists every key, `fit --config CONFIG.yaml --print_config` shows the
-values in force.
+commands with a run folder:
+  predict    classify a text, a file or a picture, and draw the sampled graphs
+  compare    a table over models and seeds: accuracy, density, time, memory
+  density    the density of every input, and what explains it
+
+`{program} fit --help` lists every key, `{program} fit --config CONFIG.yaml --print_config` shows
+the values in force, and `{program} predict --help` what the others take.
 """
-
-
-class TaskCLI(LightningCLI):
-    """One model, its data and its trainer, made from a configuration for one seed.
-
-    Args:
-        args: Command line arguments.
-        seed: The seed.
-        model: Name of the model. (default: the configuration's)
-        build: Whether to make the objects, or to parse only.
-    """
-
-    def __init__(
-        self,
-        args: Sequence[str],
-        seed: int | None = None,
-        model: str | None = None,
-        build: bool = True,
-    ) -> None:
-        args = list(args)
-        if seed is not None:
-            args += ["--seed_everything", str(seed)]
-        if model is not None:
-            args += ["--model.name", model]
-        self.build = build
-        super().__init__(
-            SequenceClassifier,
-            SequenceDataModule,
-            save_config_callback=None,
-            seed_everything_default=1,
-            trainer_defaults={
-                "num_sanity_val_steps": 0,
-                "use_distributed_sampler": False,
-                "enable_model_summary": False,
-                "log_every_n_steps": 10,
-            },
-            args=args,
-            run=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what concerns the run rather than its parts."""
-        add_run_arguments(parser)
-        for key in ("vocab_size", "num_classes", "max_length", "num_documents", "token_labels"):
-            parser.link_arguments(
-                "data.model_arguments",
-                f"model.{key}",
-                compute_fn=_Item(key),
-                apply_on="instantiate",
-            )
-        parser.link_arguments("data.task", "model.task")
-        parser.link_arguments("seed_everything", "model.seed")
-        parser.link_arguments("seed_everything", "data.seed")
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses ``args``; jsonargparse ends the program with exit code 2 on any error."""
-        self.config = parser.parse_args(args)
-
-    def instantiate_classes(self) -> None:
-        """Makes data, model and trainer."""
-        if self.build:
-            super().instantiate_classes()
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Makes the trainer, which writes to the run folder."""
-        loggers = run_loggers(self.folder)
-        # Lightning ignores its own `max_time` where there is a timer already.
-        max_time = self._get(self.config_init, "trainer", default={}).get("max_time")
-        callbacks: list[Callback] = run_callbacks(self.folder, loggers[0], max_time)  # type: ignore[arg-type]
-        self.trainer_defaults["callbacks"] = callbacks
-        return super().instantiate_trainer(
-            logger=loggers,
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=str(self.folder),
-            max_time=None,
-            **kwargs,
-        )
-
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        config = self.config
-        name = config.name or config.data.task
-        return Path(config.runs) / name / config.model.name / f"seed{config.seed_everything}"
-
-
-class _Item:
-    """Picks an entry of a mapping (a class, since jsonargparse shows its name in messages)."""
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.__name__ = key
-
-    def __call__(self, values: dict[str, Any]) -> Any:
-        return values[self.key]
-
-
-def add_run_arguments(parser: ArgumentParser) -> None:
-    """Adds the arguments that say which runs there are and where they go."""
-    parser.add_argument(
-        "--name",
-        type=str | None,
-        default=None,
-        help="Name of the run's folder and of its row in the results (default: the task's)",
-    )
-    parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs")
-    parser.add_argument("--seeds", type=list[int], default=[1], help="Seeds, one run each")
-    parser.add_argument(
-        "--compare", type=list[str], default=[], help="Further models to train in the same budget"
-    )
-    parser.add_argument(
-        "--ckpt_path",
-        type=str | None,
-        default=None,
-        help="'last' goes on from the run folder's newest checkpoint; or a file",
-    )
-    parser.add_argument(
-        "--overwrite",
-        type=bool,
-        default=False,
-        help="Whether a new run may replace an older one in its folder",
-    )
 
 
 def main(argv: Sequence[str] | None = None, program: str = "tasks/lra.py") -> int:
@@ -178,20 +51,36 @@ def main(argv: Sequence[str] | None = None, program: str = "tasks/lra.py") -> in
 
     Args:
         argv: The command and its arguments. (default: the program's)
-        program: Name of the script in messages.
+        program: Name of the program in messages.
 
     Returns:
         The exit code: 0, or 2 for bad input.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    commands = {"prepare": prepare, "fit": fit, "validate": evaluate, "test": evaluate}
+    commands: dict[str, Callable[[list[str], str], None]] = {
+        "prepare": prepare,
+        "fit": fit,
+        "validate": evaluate,
+        "test": evaluate,
+        "predict": predict,
+        "compare": compare,
+        "density": density,
+    }
     if not argv or argv[0] not in commands:
         asked = bool(argv) and argv[0] in ("-h", "--help")
-        print(USAGE.format(program=program), file=sys.stdout if asked else sys.stderr)
+        print(USAGE.format(program=command_of(program)), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
-    _be_quiet()
+    be_quiet()
+    return told(program, lambda: commands[argv[0]](argv, program))
+
+
+def told(program: str, work: Callable[[], Any]) -> int:
+    """The exit code of some work: 0, or 2 after one line on bad input.
+
+    With ``SBMGRAPH_TRACEBACK`` set in the environment the error is raised instead.
+    """
     try:
-        commands[argv[0]](argv, program)
+        work()
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("SBMGRAPH_TRACEBACK"):
             raise
@@ -200,7 +89,12 @@ def main(argv: Sequence[str] | None = None, program: str = "tasks/lra.py") -> in
     return 0
 
 
-def _be_quiet() -> None:
+def command_of(program: str) -> str:
+    """How one calls a program: a script by Python, the installed command by its name."""
+    return f"python {program}" if program.endswith(".py") else program
+
+
+def be_quiet() -> None:
     """Hides Lightning's messages about what is meant to be as it is."""
     for message in (
         "does not have many workers",
@@ -215,7 +109,9 @@ def _be_quiet() -> None:
 
 def prepare(argv: list[str], program: str) -> None:
     """Prepares the data and prints their sizes."""
-    config = TaskCLI(argv[1:], build=False).config
+    cli = TaskCLI(argv[1:], build=False)
+    cli.check(training=False)
+    config = cli.config
     data = SequenceDataModule(**config.data.as_dict())
     for split, dataset in data.datasets.items():
         tokens = dataset.lengths
@@ -227,8 +123,11 @@ def prepare(argv: list[str], program: str) -> None:
 
 def fit(argv: list[str], program: str) -> None:
     """Trains and tests every model and seed that the configuration names."""
-    command = shlex.join(["python", program, *portable(argv)])
-    results = [_fit_one(TaskCLI(argv[1:], seed, model), command) for model, seed in _runs(argv[1:])]
+    command = shlex.join([*command_of(program).split(), *portable(argv)])
+    runs = _runs(argv[1:], training=True)
+    for model, seed in runs:
+        _check_folder(TaskCLI(argv[1:], seed, model, build=False))
+    results = [_fit_one(argv[1:], seed, model, command) for model, seed in runs]
     if _is_main_process():
         print_results(results)
 
@@ -257,13 +156,11 @@ def portable(argv: list[str]) -> list[str]:
 
 def evaluate(argv: list[str], program: str) -> None:
     """Evaluates the best checkpoint of every model and seed that the configuration names."""
-    for model, seed in _runs(argv[1:]):
+    for model, seed in _runs(argv[1:], training=False):
         cli = TaskCLI(argv[1:], seed, model)
         path = cli.config.ckpt_path
         if path in (None, "best"):
-            path = cli.folder / "checkpoints" / BEST
-            if not path.is_file():
-                path = newest_checkpoint(cli.folder)
+            path = best_checkpoint(cli.folder)
         elif path == "last":
             path = newest_checkpoint(cli.folder)
         load_weights(cli.model, Path(path))
@@ -307,25 +204,35 @@ def _density_text(result: dict[str, Any]) -> str:
     return " | ".join(layers)
 
 
-def _runs(args: list[str]) -> list[tuple[str, int]]:
-    config = TaskCLI(args, build=False).config
-    models = list(dict.fromkeys([config.model.name, *config.compare]))
-    unknown = sorted(set(models) - set(MODELS))
-    if unknown:
-        raise ValueError(f"model: expected any of {', '.join(MODELS)}, got {', '.join(unknown)}")
-    if not config.seeds:
-        raise ValueError("seeds: expected at least one seed, got none")
+def _runs(args: list[str], training: bool, kind: type[TaskCLI] = TaskCLI) -> list[tuple[str, int]]:
+    cli = kind(args, build=False)
+    cli.check(training)
+    config = cli.config
+    models = dict.fromkeys([config.model.name, *config.compare])
     return list(product(models, dict.fromkeys(config.seeds)))
 
 
-def _fit_one(cli: TaskCLI, command: str) -> dict[str, Any]:
+def _fit_one(
+    args: list[str], seed: int, model: str, command: str, kind: type[TaskCLI] = TaskCLI
+) -> dict[str, Any]:
+    parsed = kind(args, seed, model, build=False)
+    with contextlib.ExitStack() as stack:
+        if _launched_first():
+            stack.enter_context(lock_run(parsed.folder))
+            _check_folder(parsed)
+        stack.enter_context(naming_full_disk(parsed.folder))
+        return _fit_locked(kind(args, seed, model), command)
+
+
+def _fit_locked(cli: TaskCLI, command: str) -> dict[str, Any]:
     folder, trainer = cli.folder, cli.trainer
-    checkpoint = _starting_point(cli)
+    checkpoint = cli.starting_point()
     if trainer.is_global_zero:
-        text = cli.parser.dump(cli.config)
-        write_atomically(folder / "config.yaml", text)
-    _check_rounds(trainer, cli.datamodule)
-    trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=False)
+        if checkpoint is None:
+            for older in (folder / "checkpoints").glob("*.ckpt"):
+                older.unlink()
+        write_atomically(folder / "config.yaml", cli.parser.dump(cli.config))
+    trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
     best = folder / "checkpoints" / BEST
     if best.is_file():
         load_weights(cli.model, best)
@@ -345,33 +252,21 @@ def _fit_one(cli: TaskCLI, command: str) -> dict[str, Any]:
     return result
 
 
-def _starting_point(cli: TaskCLI) -> Path | None:
-    path = cli.config.ckpt_path
-    if path == "last":
-        return newest_checkpoint(cli.folder)
-    if path is not None:
-        if not Path(path).is_file():
-            raise ValueError(f"ckpt_path: expected 'last' or a checkpoint, got {path!r}")
-        return Path(path)
-    if not cli.trainer.is_global_zero:
-        return None
+def _check_folder(cli: TaskCLI) -> None:
+    """Checks that a run may begin in its folder, or go on there."""
+    if cli.starting_point() is not None or cli.config.overwrite or not _launched_first():
+        return
     older = sorted((cli.folder / "checkpoints").glob("*.ckpt"))
-    if older and not cli.config.overwrite:
+    if older:
         raise ValueError(
             f"{cli.folder}: expected no earlier run, found {older[0].name}. Go on from it with "
             "'--ckpt_path last', replace it with '--overwrite true', or choose another '--name'"
         )
-    for checkpoint in older:
-        checkpoint.unlink()
-    return None
 
 
-def _check_rounds(trainer: Trainer, data: SequenceDataModule) -> None:
-    if trainer.max_steps > 0 and trainer.max_steps % data.round_steps:
-        raise ValueError(
-            f"data.round_steps: expected a divisor of trainer.max_steps = {trainer.max_steps}, "
-            f"got {data.round_steps}"
-        )
+def _launched_first() -> bool:
+    """Whether this is the process that a person started, not one that Lightning added to it."""
+    return all(os.environ.get(key, "0") == "0" for key in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
 
 def _is_main_process() -> bool:

@@ -4,7 +4,8 @@ the optimizer and its schedule, and the densities that every head is logged with
 from __future__ import annotations
 
 import warnings
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -19,7 +20,9 @@ from sbmgraph.data import SequenceBatch
 from sbmgraph.nn.config import EncoderConfig
 from sbmgraph.nn.membership import split_membership
 from sbmgraph.nn.models import MODELS, build_model
-from sbmgraph.record import Recorder, record
+from sbmgraph.record import LayerSample, record
+from sbmgraph.training.density_control import DensityConfig, DensityControl
+from sbmgraph.training.schedule import SCHEDULES, check_warmup, make_schedule
 
 STAGES = ("train", "val", "test")
 
@@ -52,18 +55,28 @@ class SequenceClassifier(L.LightningModule):
         classifier_channels: Channels of the classifier's hidden layer. (default: no hidden layer
             for one document, ``ffn_channels`` for two)
         lr: The largest learning rate.
-        warmup_steps: Optimizer steps in which the rate grows linearly to it.
-        final_lr: The rate that it falls to, linearly, in the rest.
+        warmup_steps: Optimizer steps in which the rate grows to it.
+        final_lr: The rate that it falls to with the linear schedule.
+        schedule: ``"linear"``, ``"one_cycle_momentum"`` (the SBM-Transformer authors') or
+            ``"constant"``; see :func:`~sbmgraph.training.schedule.make_schedule`.
         membership_lr: The largest learning rate of membership networks; it grows and falls with the
             other. (default: ``lr``)
         weight_decay: Weight decay of AdamW.
         density_weight: Weight of the mean expected density of all heads in the loss (the paper's
             lambda, Section 3.3).
+        density: A target density and schedules of weight and target instead, see
+            :class:`~sbmgraph.training.DensityConfig`. (default: ``density_weight`` throughout)
+        padded_length: Tokens that another program pads every sequence to: ``padded_density`` is
+            then logged beside ``density``, counted as the SBM-Transformer authors do: sampled edges
+            over all pairs of padded sequences, plus 0.01. (default: not logged)
         seed: Seed of dropout, sampled graphs and whatever else is drawn in a step.
 
     Raises:
         ValueError: If an argument is unknown or out of range.
     """
+
+    #: The metric whose largest value the best checkpoint has.
+    monitor = "val/accuracy"
 
     def __init__(
         self,
@@ -88,9 +101,12 @@ class SequenceClassifier(L.LightningModule):
         lr: float = 5e-4,
         warmup_steps: int = 1000,
         final_lr: float = 0.0,
+        schedule: str = "linear",
         membership_lr: float | None = None,
         weight_decay: float = 0.0,
         density_weight: float = 1e-4,
+        density: DensityConfig | None = None,
+        padded_length: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -101,6 +117,14 @@ class SequenceClassifier(L.LightningModule):
         check_range("weight_decay", weight_decay, 0.0, float("inf"))
         check_range("density_weight", density_weight, 0.0, float("inf"))
         check_positive_int("warmup_steps", warmup_steps, 0)
+        check_choice("schedule", schedule, SCHEDULES)
+        if padded_length is not None:
+            check_positive_int("padded_length", padded_length)
+        if isinstance(density, dict):  # from a checkpoint, which holds plain values
+            density = DensityConfig(**density)
+        self._density = DensityConfig(weight=density_weight) if density is None else density
+        # Checkpoints keep what `save_hyperparameters` finds in these variables.
+        density = None if density is None else asdict(density)  # type: ignore[assignment]
         for attention in options or {}:
             check_choice("options", attention, MODELS)
         self.save_hyperparameters()
@@ -109,11 +133,19 @@ class SequenceClassifier(L.LightningModule):
         self.model = build_model(name, EncoderConfig(**encoder), **(options or {}).get(name, {}))
         self.accuracy = torch.nn.ModuleDict(
             {
-                f"{stage}_accuracy": MulticlassAccuracy(num_classes, average="micro")
+                # Two at least: a regression's one class has no accuracy.
+                f"{stage}_accuracy": MulticlassAccuracy(max(num_classes, 2), average="micro")
                 for stage in STAGES
             }
         )
         self._starved: set[str] = set()
+        self._control: DensityControl | None = None
+
+    @property
+    def num_steps(self) -> int | None:
+        """Optimizer steps of the whole run; :obj:`None` where only time ends it."""
+        steps = self.trainer.estimated_stepping_batches
+        return int(steps) if steps < float("inf") else None
 
     def forward(self, batch: SequenceBatch) -> Tensor:
         """Class scores of a batch: one row an item, or a token where tokens are labelled."""
@@ -128,10 +160,15 @@ class SequenceClassifier(L.LightningModule):
         """The cross-entropy and the weighted expected density of a batch."""
         with record(self.model) as runs:
             loss = self._evaluate(batch, "train")
-        if len(runs) and self.hparams["density_weight"] > 0:
-            loss = loss + self.hparams["density_weight"] * runs.expected_density()
+        if self._control is None:
+            self._control = DensityControl(self._density, self.num_steps)
+        penalty = self._control.penalty(runs, self.global_step)
+        if penalty is not None:
+            loss = loss + penalty
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
             self._log_densities(runs, batch, "train")
+            if len(runs) and self.hparams["density"] is not None:
+                self._log("train", self._control.values(self.global_step), len(batch))
             self._warn_if_starved(runs)
         return loss
 
@@ -156,23 +193,20 @@ class SequenceClassifier(L.LightningModule):
         self._reseed(2, batch_idx)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW (eps 1e-6), its rate rising linearly for the warm-up and then falling linearly."""
+        """AdamW and its schedule; eps is 1e-6, or 1e-4 where weights are float16, in which squared
+        gradients round to zero and the smaller one would blow steps up."""
         hparams = self.hparams
+        half = any(weight.dtype == torch.float16 for weight in self.parameters())
+        check_warmup(hparams["schedule"], hparams["warmup_steps"], self.num_steps)
         optimizer = torch.optim.AdamW(
             self._parameter_groups(),
             lr=hparams["lr"],
-            eps=1e-6,
+            eps=1e-4 if half else 1e-6,
             weight_decay=hparams["weight_decay"],
         )
-        steps = int(self.trainer.estimated_stepping_batches)
-        if not hparams["warmup_steps"] < steps:
-            raise ValueError(
-                f"'warmup_steps' must be below the run's {steps} steps, "
-                f"got {hparams['warmup_steps']}"
-            )
-        shape = {"steps": steps, "final": hparams["final_lr"] / hparams["lr"]}
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, partial(one_cycle, warmup=hparams["warmup_steps"], **shape)
+        final = hparams["final_lr"] / hparams["lr"]
+        scheduler = make_schedule(
+            hparams["schedule"], optimizer, hparams["warmup_steps"], self.num_steps, final
         )
         return {
             "optimizer": optimizer,
@@ -214,13 +248,15 @@ class SequenceClassifier(L.LightningModule):
             self._evaluate(batch, stage)
         self._log_densities(runs, batch, stage)
 
-    def _log_densities(self, runs: Recorder, batch: SequenceBatch, stage: str) -> None:
+    def _log_densities(self, runs: Sequence[LayerSample], batch: SequenceBatch, stage: str) -> None:
         if not len(runs):
             return
         values = densities(runs)
         values["density"] = torch.stack(
             [value for key, value in values.items() if key.startswith("density/")]
         ).mean()
+        if self.hparams["padded_length"] is not None:
+            values["padded_density"] = padded_density(runs, self.hparams["padded_length"])
         self._log(stage, values, len(batch))
 
     def _log(self, stage: str, values: dict[str, Any], size: int, **kwargs: Any) -> None:
@@ -234,7 +270,7 @@ class SequenceClassifier(L.LightningModule):
             **kwargs,
         )
 
-    def _warn_if_starved(self, runs: Recorder) -> None:
+    def _warn_if_starved(self, runs: Sequence[LayerSample]) -> None:
         exploration = {run.exploration for run in runs}
         for key, value in densities(runs).items():
             if not key.startswith("expected") or key in self._starved:
@@ -255,14 +291,7 @@ class SequenceClassifier(L.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
 
-def one_cycle(step: int, warmup: int, steps: int, final: float = 0.0) -> float:
-    """The learning rate of a step (from 0) as a share of the largest: it grows linearly to that in
-    ``warmup`` steps and then falls linearly, to ``final`` just after the last of ``steps``."""
-    left = (steps - step) / (steps - warmup)
-    return min((step + 1) / max(warmup, 1), final + (1.0 - final) * left)
-
-
-def densities(runs: Recorder) -> dict[str, Tensor]:
+def densities(runs: Sequence[LayerSample]) -> dict[str, Tensor]:
     """Each head's densities, averaged over the graphs of a batch.
 
     Returns:
@@ -270,10 +299,42 @@ def densities(runs: Recorder) -> dict[str, Tensor]:
         ``density/layer{l}/head{h}`` (as sampled), scalars.
     """
     values: dict[str, Tensor] = {}
-    for layer, layer_runs in enumerate(runs.by_layer().values()):
+    for layer, layer_runs in enumerate(by_layer(runs)):
         expected = torch.cat([run.sbm.expected_density().detach() for run in layer_runs]).mean(0)
         sampled = torch.cat([run.graph.density() for run in layer_runs]).float().mean(0)
         for head in range(expected.numel()):
             values[f"expected_density/layer{layer}/head{head}"] = expected[head].float()
             values[f"density/layer{layer}/head{head}"] = sampled[head]
     return values
+
+
+def by_layer(runs: Sequence[LayerSample]) -> list[list[LayerSample]]:
+    """The samples of each layer, in the order of their first call."""
+    layers: dict[str, list[LayerSample]] = {}
+    for run in runs:
+        layers.setdefault(run.name, []).append(run)
+    return list(layers.values())
+
+
+def padded_density(runs: Sequence[LayerSample], padded_length: int) -> Tensor:
+    """Density as the SBM-Transformer authors report it: edges over all pairs of sequences that are
+    padded to one length, plus 0.01, averaged over samples, sequences and heads.
+
+    Args:
+        runs: What the layers sampled.
+        padded_length: Tokens of a padded sequence.
+
+    Raises:
+        ValueError: If a sequence is longer.
+    """
+    shares = []
+    for run in runs:
+        lengths = run.graph.query_ptr.diff()
+        if lengths.numel() and int(lengths.max()) > padded_length:
+            raise ValueError(
+                f"'padded_length' must be at least the longest sequence's {int(lengths.max())} "
+                f"tokens, got {padded_length}"
+            )
+        valid = (lengths.to(torch.float64) / padded_length).square()
+        shares.append((run.graph.density().double() * valid.unsqueeze(1)).mean())
+    return (torch.stack(shares).mean() + 0.01).float()

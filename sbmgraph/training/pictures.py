@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from sbmgraph.data import collate
+from sbmgraph.data import SequenceBatch, collate
+from sbmgraph.files import write_atomically
 from sbmgraph.record import LayerSample, record
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.module import SequenceClassifier
-from sbmgraph.training.run import write_atomically
 from sbmgraph.viz.adjacency import plot_sampled
 
 
@@ -59,6 +59,39 @@ def draw_graph(model: SequenceClassifier, data: SequenceDataModule, folder: Path
     plot_sampled(run.graph, run.sbm, head=head, ax=ax)
     figure.suptitle(f"{run.name}, head {head}", fontsize="small")
     _save(figure, folder / "graph.png")
+
+
+def draw_input(
+    model: SequenceClassifier, batch: SequenceBatch, folder: Path, seed: int = 0
+) -> list[Path]:
+    """Draws every head's sampled graph on one input, tokens sorted by block, a file a head.
+
+    Args:
+        model: The model; its mode is left as it was.
+        batch: One item.
+        folder: Where to.
+        seed: Seed of the sampled graphs.
+
+    Returns:
+        The files; none for a model without SBM layers.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), record(model.model) as runs:
+            torch.manual_seed(seed)
+            model(batch)
+    finally:
+        model.train(training)
+    paths = []
+    for number, run in enumerate(runs):
+        for head in range(run.graph.heads):
+            figure = Figure(figsize=(5.4, 4.6), layout="constrained")
+            plot_sampled(run.graph, run.sbm, head=head, ax=figure.subplots())
+            figure.suptitle(f"layer {number}, head {head}", fontsize="small")
+            paths.append(folder / f"layer{number}_head{head}.png")
+            _save(figure, paths[-1])
+    return paths
 
 
 def _clearest(runs: list[LayerSample]) -> tuple[LayerSample, int]:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import networkx as nx
 import pytest
 import torch
 
-pytest.importorskip("jsonargparse")
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def graphs():
-    folder = str(ROOT / "tasks")
-    sys.path.insert(0, folder)  # the processes of the runs import the script by its name
-    yield importlib.import_module("graphs")
-    sys.path.remove(folder)
-    del sys.modules["graphs"]
+from sbmgraph.training.graphs.command import main, train, train_all
+from sbmgraph.training.graphs.models import ExpanderAttention, Setting
+from sbmgraph.training.graphs.table import section
+from sbmgraph.training.graphs.tasks import DistantPartners, TreeNeighboursMatch
 
 
 def seeded() -> torch.Generator:
@@ -30,8 +19,8 @@ def seeded() -> torch.Generator:
 
 
 @pytest.mark.parametrize("depth", [2, 4])
-def test_trees_ask_for_the_value_of_the_matching_leaf(graphs, depth: int) -> None:
-    data = graphs.TreeNeighboursMatch(depth).sample(3, seeded())
+def test_trees_ask_for_the_value_of_the_matching_leaf(depth: int) -> None:
+    data = TreeNeighboursMatch(depth).sample(3, seeded())
     size, leaves = 2 ** (depth + 1) - 1, 2**depth
     assert data.x.shape == (3 * size, 2)
     for tree in range(3):
@@ -49,8 +38,8 @@ def test_trees_ask_for_the_value_of_the_matching_leaf(graphs, depth: int) -> Non
         assert int(data.node[tree]) == root
 
 
-def test_partners_are_told_apart_only_from_afar(graphs) -> None:
-    task = graphs.DistantPartners(communities=6, size=10, sources=2)
+def test_partners_are_told_apart_only_from_afar() -> None:
+    task = DistantPartners(communities=6, size=10, sources=2)
     data = task.sample(2, seeded())
     count = 60
     for i in range(2):
@@ -73,9 +62,9 @@ def test_partners_are_told_apart_only_from_afar(graphs) -> None:
     }
 
 
-def test_partner_labels_are_no_function_of_the_neighbourhood(graphs) -> None:
+def test_partner_labels_are_no_function_of_the_neighbourhood() -> None:
     """Nothing within the own community and its neighbours says more than chance."""
-    data = graphs.DistantPartners().sample(200, seeded())
+    data = DistantPartners().sample(200, seeded())
     own_bit = torch.zeros(200, 8, dtype=torch.int64)
     source = data.x[:, 1] > 0
     own_bit[data.batch[source], data.x[source, 0]] = data.x[source, 1] - 1
@@ -89,17 +78,23 @@ def test_partner_labels_are_no_function_of_the_neighbourhood(graphs) -> None:
 @pytest.mark.parametrize(
     "name", ["gcn", "gin", "gat", "gps-dense", "gps-performer", "gps-sbm", "gps-expander"]
 )
-def test_every_model_trains(graphs, name: str) -> None:
-    setting = graphs.Setting(steps=3, batch_size=2, channels=8, num_clusters=3, test_graphs=4)
-    result = graphs.train(graphs.TASKS["tree-2"], name, 0, setting)
-    assert 0.0 <= result.accuracy <= 1.0
-    assert all(torch.isfinite(torch.tensor(result.loss)))
-    expected = {"gps-dense": 1.0, "gps-sbm": result.density, "gps-expander": result.density}
-    assert result.density == expected.get(name)
+def test_every_model_trains(name: str, tmp_path) -> None:
+    setting = Setting(steps=3, batch_size=2, channels=8, num_clusters=3, test_graphs=4)
+    result = train("tree-2", name, 0, setting, tmp_path)
+    assert 0.0 <= result["accuracy"] <= 1.0
+    assert len(result["loss"]) == 3
+    assert all(torch.isfinite(torch.tensor(result["loss"])))
+    density = result["density"]
+    expected = {"gps-dense": 1.0, "gps-sbm": density, "gps-expander": density}
+    assert density == expected.get(name)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary == result
+    assert (summary["name"], summary["steps"]) == ("graphs_tree-2", 3)
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
 
 
-def test_expander_is_regular_and_inside_each_graph(graphs) -> None:
-    attention = graphs.ExpanderAttention(8, heads=2, cycles=3)
+def test_expander_is_regular_and_inside_each_graph() -> None:
+    attention = ExpanderAttention(8, heads=2, cycles=3)
     batch = torch.arange(3).repeat_interleave(torch.tensor([50, 1, 30]))
     pattern = attention.pattern(batch)
     key, query = pattern.edge_index
@@ -113,33 +108,53 @@ def test_expander_is_regular_and_inside_each_graph(graphs) -> None:
     assert torch.equal(attention.pattern(batch).col, pattern.col)
 
 
-def test_results_are_written_resumed_and_rendered(graphs, tmp_path, capsys) -> None:
+def test_results_are_written_resumed_and_rendered(tmp_path, capsys) -> None:
     path = tmp_path / "graphs.json"
-    setting = graphs.Setting(steps=2, batch_size=2, channels=8, test_graphs=2)
-    options = {"tasks": ["tree-2"], "models": ["gcn"], "setting": setting, "output": str(path)}
-    graphs.main(**options, seeds=[1])
+    setting = Setting(steps=2, batch_size=2, channels=8, test_graphs=2)
+    options = {"tasks": ["tree-2"], "models": ["gcn"], "setting": setting, "output": str(path),
+               "runs": str(tmp_path / "runs"), "command": "python tasks/graphs.py"}  # fmt: skip
+    train_all(**options, seeds=[1])
     first = json.loads(path.read_text())["runs"]
-    graphs.main(**options, seeds=[1, 2])
+    train_all(**options, seeds=[1, 2])
     runs = json.loads(path.read_text())["runs"]
     assert runs[0] == first[0]
     assert [run["seed"] for run in runs] == [1, 2]
     assert runs[0]["peak_mib"] is None or runs[0]["peak_mib"] >= 0
-    table = graphs.section(path)
+    table = section(path)
     assert "| tree-2 | gcn |" in table
     assert table.count("\n- `python ") == 1
     assert "| tree-2 | gps-sbm | not run |" in table
     assert "| tree-7 | all | not run |" in table
-    assert [entry.name for entry in tmp_path.iterdir()] == ["graphs.json"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["graphs.json", "runs"]
 
 
-def test_bad_input(graphs, tmp_path) -> None:
+def test_bad_input(tmp_path) -> None:
     with pytest.raises(ValueError, match="'models' must hold names among"):
-        graphs.main(models=["gcnn"])
+        train_all(models=["gcnn"])
     with pytest.raises(ValueError, match="'tasks' must hold names among"):
-        graphs.main(tasks=["tree-9"])
+        train_all(tasks=["tree-9"])
     with pytest.raises(ValueError, match="'overrides' must map tasks"):
-        graphs.main(overrides={"tree-2": {"step": 3}})
+        train_all(overrides={"tree-2": {"step": 3}})
     torn = tmp_path / "torn.json"
     torn.write_text('{"runs": [')
     with pytest.raises(ValueError, match="must be a JSON file of results"):
-        graphs.section(torn)
+        section(torn)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "[tree-9]"], "'tasks' must hold names among"),
+        (["--setting.steps", "0"], "'steps' must be an integer >= 1"),
+        (["--config", "grphs"], "config: expected a file or one of"),
+    ],
+)
+def test_one_way_to_fail(tmp_path, capsys, arguments, message) -> None:
+    output = ["--output", str(tmp_path / "x.json"), "--runs", str(tmp_path / "runs")]
+    try:
+        code = main([*arguments, *output])
+    except SystemExit as error:  # what the parser itself refuses
+        code = error.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -76,7 +76,7 @@ def test_fit_trains_and_tests_every_model_and_seed(tmp_path, arguments, capsys):
     table = capsys.readouterr().out
     assert "majority class" in table
     assert table.count("full") >= 2
-    weights = [torch.load(f / "checkpoints/last.ckpt", weights_only=False) for f in folders[2:]]
+    weights = [torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in folders[2:]]
     key = "model.classifier.0.weight"
     assert not torch.equal(weights[0]["state_dict"][key], weights[1]["state_dict"][key])
 
@@ -211,7 +211,7 @@ def run_script(tmp_path, root, name, *flags):
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     [folder] = (tmp_path / "runs" / name).glob("*/seed1")
-    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     return state, json.loads((folder / "summary.json").read_text())
 
 
@@ -235,3 +235,173 @@ def test_two_processes_train_sbm(tmp_path, root):
     _, summary = run_script(tmp_path, root, "two", *TWO)
     assert summary["model"] == "sbm"
     assert summary["density"] is not None
+
+
+NEVER = [
+    (["--name", "../../escape"], "name: expected the name of one folder"),
+    (["--name", "a/b"], "name: expected the name of one folder"),
+    (["--name", ".."], "name: expected the name of one folder"),
+    (["--trainer.strategy", "ddp_spawn"], "trainer.strategy: expected a strategy whose processes"),
+    (["--trainer.fast_dev_run", "true"], "trainer.fast_dev_run: expected false"),
+    (["--trainer.limit_test_batches", "0"], "trainer.limit_test_batches: expected at least one"),
+    (["--trainer.max_steps", "-1"], "trainer.max_steps: expected a number of steps, got -1"),
+    (
+        ["--trainer.max_steps", "-1", "--trainer.max_time", "00:00:00:01"],
+        "take '--model.schedule constant'",
+    ),
+    (["--trainer.max_steps", "0"], "trainer.max_steps: expected at least one step"),
+    (["--model.warmup_steps", "2"], "'warmup_steps' must be below the run's 2 steps"),
+    (["--data.round_steps", "3"], "data.round_steps: expected a divisor"),
+    (["--data.batch_size", "0"], "'batch_size' must be an integer >= 1"),
+    (["--data.options.min_lenght", "5"], "min_lenght"),
+    (["--model.options.sbm", '{"num_clutsers": 4}'], "num_clutsers"),
+    (["--model.density.target", "1.5"], "'target' must be a number in [0, 1]"),
+    (["--model.schedule", "cosine"], "'schedule' must be one of"),
+    (["--compare", "[fulll]"], "got fulll"),
+    (["--ckpt_path", "last"], "expected a run folder with a checkpoint"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), NEVER, ids=lambda value: str(value)[-30:])
+def test_arguments_are_checked_before_data_and_folders(tmp_path, arguments, capsys, flags, message):
+    places = ["--data.root", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")]
+    try:
+        code = main(["fit", *arguments, *places, *flags])
+    except SystemExit as error:  # what jsonargparse refuses by itself
+        code = error.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_class_paths_are_lightnings_or_ours(tmp_path, arguments, monkeypatch, capsys):
+    (tmp_path / "lurking.py").write_text(
+        "from lightning.pytorch.callbacks import Callback\n"
+        f"open({str(tmp_path / 'imported')!r}, 'w')\n"
+        "class Lurking(Callback): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = yaml.safe_load(Path(arguments[1]).read_text())
+    config["trainer"]["callbacks"] = [{"class_path": "lurking.Lurking"}]
+    Path(arguments[1]).write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit) as error:
+        main(["fit", *arguments])
+    assert error.value.code == 2
+    assert "Importing 'lurking.Lurking' is not allowed" in capsys.readouterr().err
+    assert not (tmp_path / "imported").exists()
+
+
+def test_only_time_ends_a_run_at_a_constant_rate(tmp_path, arguments):
+    flags = ["--trainer.max_steps", "-1", "--trainer.max_time", "00:00:00:02"]
+    assert main(["fit", *arguments, *flags, "--model.schedule", "constant"]) == 0
+    [path] = (tmp_path / "runs").rglob("summary.json")
+    assert json.loads(path.read_text())["steps"] > 0
+
+
+def test_the_second_run_into_a_folder_is_told_who_is_there(tmp_path, arguments, capsys):
+    folder = tmp_path / "runs/tiny/full/seed1"
+    program = (
+        "import sys, pathlib\n"
+        "from sbmgraph.training.lock import lock_run\n"
+        f"with lock_run(pathlib.Path({str(folder)!r})):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+    command = [sys.executable, "-c", program]
+    arguments = ["fit", *arguments, "--model.name", "full"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert f"process {holder.pid} on " in error
+        assert ", since 20" in error
+        assert not (folder / "config.yaml").exists()
+        holder.kill()
+        holder.wait()
+    assert main(arguments) == 0  # a dead process holds nothing
+    assert not (folder / ".lock.json").exists()
+
+
+def test_a_run_is_found_again_from_elsewhere(tmp_path, root, arguments, monkeypatch):
+    from sbmgraph.training import load_run
+
+    monkeypatch.chdir(root.parent)
+    arguments[arguments.index("--data.root") + 1] = root.name
+    assert main(["fit", *arguments, "--model.name", "full"]) == 0
+    monkeypatch.chdir(tmp_path)
+    _, data = load_run(tmp_path / "runs/tiny/full/seed1")
+    assert data.root == root
+    assert len(data.datasets["test"]) == 16
+    assert not (tmp_path / "data").exists()
+    moved = tmp_path / "runs/tiny/full/seed1/config.yaml"
+    moved.write_text(moved.read_text().replace(str(root), str(tmp_path / "gone")))
+    with pytest.raises(ValueError, match="gone: expected the data folder"):
+        load_run(moved.parent)
+    assert load_run(moved.parent, root=root)[1].root == root
+
+
+@pytest.mark.parametrize("place", ["tensorboard", "metrics", "checkpoint"])
+def test_a_full_disk_during_a_run_is_one_line(tmp_path, arguments, monkeypatch, capfd, place):
+    import errno
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if place == "tensorboard":
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        monkeypatch.setattr(RecordWriter, "write", full)
+        monkeypatch.setattr(RecordWriter, "flush", full)
+    elif place == "metrics":
+        monkeypatch.setattr("sbmgraph.training.metrics.MetricsFile.log_metrics", full)
+    else:
+        monkeypatch.setattr("sbmgraph.training.checkpoints.write_atomically", full)
+    assert main(["fit", *arguments, "--model.name", "full", "--trainer.max_steps", "40"]) == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    [line] = [line for line in error.splitlines() if "error:" in line]
+    assert "runs/tiny/full/seed1: expected a disk with room for the run, but it is full" in line
+
+
+def test_help_is_readable_and_complete(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["fit", "--help"])
+    assert error.value.code == 0
+    text = capsys.readouterr().out
+    assert "``" not in text
+    assert ":class:" not in text
+    assert ":data:" not in text
+    for word in ("num_clusters", "init_density", "nystromformer", "pathfinder32", "listops_quick"):
+        assert word in text.split("models (--model.name")[1]
+
+
+def test_progress_names_model_seed_and_round(tmp_path, arguments, capfd):
+    flags = ["--trainer.enable_progress_bar", "true", "--trainer.max_steps", "4"]
+    assert main(["fit", *arguments, *flags, "--model.name", "full", "--seeds", "[7]"]) == 0
+    assert "full, seed 7, round 2 of 2" in capfd.readouterr().out
+
+
+def test_presets_by_name(tmp_path, root, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", "--config", "listops_quik"]) == 2
+    assert "config: expected a file or one of" in capsys.readouterr().err
+    small = [f"--data.options.{key}={value}" for key, value in OPTIONS.items()]
+    assert main(["prepare", "--config", "listops_quick", "--data.root", str(root), *small]) == 0
+
+
+def test_tensorboard_has_every_step_once_after_a_resume(tmp_path, arguments):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = ["fit", *arguments, "--model.name", "full", "--model.schedule", "constant"]
+    assert main([*run, "--trainer.max_steps", "4"]) == 0
+    folder = tmp_path / "runs/tiny/full/seed1"
+    (folder / "checkpoints/last.ckpt").write_bytes((folder / "checkpoints/best.ckpt").read_bytes())
+    step = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert main([*run, "--trainer.max_steps", "8", "--ckpt_path", "last"]) == 0
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    steps = [event.step for event in events.Scalars("train/loss")]
+    assert steps == list(range(8)), step

@@ -1,15 +1,11 @@
 """The tables of results: what they take in, and what they say of it."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "tasks" / "results.py"
-SPEC = importlib.util.spec_from_file_location("results", SCRIPT)
-results = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(results)
+from sbmgraph.training import results
 
 
 def summary(name: str, model: str, seed: int, accuracy: float, **changes) -> dict:
@@ -45,7 +41,7 @@ def write(tmp_path):
         folders = [str(tmp_path / "runs")] if summaries else []
         output = tmp_path / "RESULTS.md"
         arguments = [*folders, "--results", str(tmp_path / "results"), "--output", str(output)]
-        assert results.run(arguments) == 0
+        assert results.main(arguments) == 0
         return output.read_text().splitlines()
 
     return run
@@ -98,6 +94,49 @@ def test_a_run_again_replaces_the_older(write):
 def test_a_folder_without_runs(tmp_path, capsys):
     output = tmp_path / "RESULTS.md"
     arguments = [str(tmp_path), "--results", str(tmp_path / "results"), "--output", str(output)]
-    assert results.run(arguments) == 2
+    assert results.main(arguments) == 2
     assert "expected a finished run with a summary.json, found none" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_a_run_with_a_name_of_its_own_has_a_row(write):
+    lines = write(summary("my-trial", "sbm", 1, 0.42, task="listops", steps=30))
+    assert row(lines, "my-trial", "sbm")[1] == "42.00 (1)"
+    assert row(lines, "my-trial", "sbm")[5] == "30 × 128"
+    assert not any(line.startswith("| full |") for line in section(lines, "my-trial"))
+
+
+def test_a_shorter_run_never_replaces_a_longer(write, capsys):
+    write(summary("listops", "sbm", 1, 0.37))
+    lines = write(summary("listops", "sbm", 1, 0.10, steps=30))
+    assert row(lines, "listops", "sbm")[1] == "37.00 (1)"
+    error = capsys.readouterr().err
+    assert "left out: " in error
+    assert "30 steps of listops, sbm, seed 1, of which a run of 5,000 steps is there" in error
+
+
+def test_runs_of_other_lengths_are_no_mean(write):
+    lines = write(summary("listops", "sbm", 1, 0.37), summary("listops", "sbm", 2, 0.1, steps=30))
+    rows = [line for line in section(lines, "listops") if line.startswith("| sbm |")]
+    assert ["37.00 (1)" in rows[0], "10.00 (1)" in rows[1]] == [True, True]
+
+
+def test_what_cannot_be_read_is_named(write, tmp_path, capsys):
+    (tmp_path / "runs" / "torn").mkdir(parents=True)
+    (tmp_path / "runs" / "torn" / "summary.json").write_text('{"name": ')
+    (tmp_path / "runs" / "old").mkdir()
+    (tmp_path / "runs" / "old" / "summary.json").write_text('{"name": "x"}')
+    write(summary("listops", "sbm", 1, 0.37), summary("../x", "sbm", 1, 0.37))
+    error = capsys.readouterr().err
+    assert error.count("left out: ") == 3
+    assert "torn/summary.json: not the JSON of a finished run" in error
+    assert "old/summary.json: without task" in error
+    assert "'../x', which is not one folder's" in error
+
+
+def test_gathered_results_give_the_document_of_the_repository(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    output = tmp_path / "RESULTS.md"
+    arguments = ["--results", str(root / "tasks" / "results"), "--output", str(output)]
+    assert results.main(arguments) == 0
+    assert output.read_text() == (root / "RESULTS.md").read_text()

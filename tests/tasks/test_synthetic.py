@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-pytest.importorskip("lightning")
+from sbmgraph.training import synthetic
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -24,15 +23,7 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def synthetic():
-    spec = importlib.util.spec_from_file_location("synthetic", ROOT / "tasks" / "synthetic.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def runs(synthetic, tmp_path_factory):
+def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     arguments = ["--config", str(ROOT / "tasks" / "configs" / "duplicates.yaml")]
     options = TINY | {"runs": str(folder), "compare": '["full", "pattern"]', "seeds": "[1, 2]"}
@@ -59,19 +50,19 @@ def test_fit_leaves_curves_of_every_model_and_seed(runs):
     assert (runs / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_draw_writes_elsewhere(synthetic, runs, tmp_path):
+def test_draw_writes_elsewhere(runs, tmp_path):
     assert synthetic.main(["draw", str(runs), "--to", str(tmp_path / "out")]) == 0
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["curves.csv", "curves.png", "summary.json"]
     assert (tmp_path / "out" / "curves.csv").read_text() == (runs / "curves.csv").read_text()
 
 
-def test_draw_of_nothing(synthetic, tmp_path, capsys):
+def test_draw_of_nothing(tmp_path, capsys):
     assert synthetic.main(["draw", str(tmp_path)]) == 2
     assert "expected finished runs" in capsys.readouterr().err
 
 
-def test_misspelt_key(synthetic, capsys):
+def test_misspelt_key(capsys):
     config = str(ROOT / "tasks" / "configs" / "duplicates.yaml")
     with pytest.raises(SystemExit) as exit_info:
         synthetic.main(["fit", "--config", config, "--model.chanels", "3"])

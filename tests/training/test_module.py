@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sbmgraph import record
 from sbmgraph.nn.transformer import picture_codes
 from sbmgraph.training import densities
-from sbmgraph.training.module import one_cycle
+from sbmgraph.training.schedule import one_cycle
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def outcome(folder: Path) -> dict:
     [run] = folder.glob("*/*/*")
     summary = json.loads((run / "summary.json").read_text())
     checkpoints = {
-        path.name: torch.load(path, weights_only=False)["state_dict"]
+        path.name: torch.load(path, weights_only=True)["state_dict"]
         for path in (run / "checkpoints").glob("*.ckpt")
     }
     assert not list(run.rglob("*.tmp"))

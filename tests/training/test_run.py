@@ -8,14 +8,9 @@ import pytest
 import torch
 
 from sbmgraph.training import load_run, summarize
-from sbmgraph.training.run import (
-    KeepMetrics,
-    MetricsFile,
-    TrimMemory,
-    load_weights,
-    newest_checkpoint,
-    write_atomically,
-)
+from sbmgraph.training.callbacks import TrimMemory
+from sbmgraph.training.metrics import KeepMetrics, MetricsFile
+from sbmgraph.training.run import load_weights, newest_checkpoint, write_atomically
 
 
 def rows(path):
@@ -118,7 +113,7 @@ def test_best_is_the_best_of_validation(run):
     scores = [
         float(row["val/accuracy"]) for row in rows(folder / "metrics.csv") if row["val/accuracy"]
     ]
-    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=False)
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["global_step"] == [2, 4][scores.index(max(scores))]
 
 
@@ -201,7 +196,7 @@ def test_a_checkpoint_of_another_task_or_model(
     with pytest.raises(ValueError, match=match):
         load_weights(other, checkpoint)
     with pytest.raises(ValueError, match=match):
-        make_trainer(tmp_path).fit(other, data, ckpt_path=checkpoint, weights_only=False)
+        make_trainer(tmp_path).fit(other, data, ckpt_path=checkpoint)
 
 
 def test_memory_is_handed_back_now_and_then(data, tmp_path, make_model, make_trainer, monkeypatch):

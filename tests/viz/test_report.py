@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import base64
 import gzip
-import importlib.util
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -306,11 +304,9 @@ def test_history_is_read_from_a_runs_metrics():
 
 
 def load_script():
-    spec = importlib.util.spec_from_file_location("report_script", ROOT / "tasks" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where jsonargparse looks types up
-    spec.loader.exec_module(module)
-    return module
+    from sbmgraph.training import report
+
+    return report
 
 
 class Classifier:

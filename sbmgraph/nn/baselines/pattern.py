@@ -123,10 +123,14 @@ class EdgePattern:
             self._last = last = self._make_graph(num_tokens, batch, device)
         return last
 
+    # Kept for later calls, of which some may need gradients: no inference tensors.
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _make_graph(
         self, num_tokens: int, batch: Tensor | None, device: torch.device
     ) -> SampledGraph:
+        if batch is not None and batch.is_inference():
+            batch = batch.clone()
         lengths = sequence_lengths(batch, num_tokens, device)
         if int(lengths.max()) > self.max_length:
             raise ValueError(

@@ -1,0 +1,2 @@
+"""Long-range node classification on generated graphs: SBM attention beside local, dense, linear and
+fixed sparse attention."""
