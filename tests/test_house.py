@@ -23,6 +23,7 @@ ORDER = [
     {"hf"},
     {"cli"},
     {"_deprecated"},
+    {"__main__"},
 ]
 """Each part may import those before it, and itself."""
 

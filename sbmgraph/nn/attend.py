@@ -34,7 +34,10 @@ def attend_groups(
     Returns:
         The output of shape :obj:`[n, H, dv]`, and the weights of each group's edges, if wanted.
     """
-    outs, alphas, start = [], [], 0
+    outs: list[Any] = []
+    alphas: list[Tensor] = []
+    out: Any
+    start = 0
     # The reference backend is the one whose weights carry a gradient.
     backend = "reference" if weights and torch.is_grad_enabled() else options.backend
     for group in groups:

@@ -274,7 +274,8 @@ class Transformer(nn.Module):
 
     def _infer_shape(self, tokens: Tensor, batch: Tensor | None) -> Tensor:
         """Scores without values, of tokens without values."""
-        weight, config = self.classifier[-1].weight, self.config
+        weight: Any = self.classifier[-1].weight
+        config = self.config
         if config.pooling == "none":
             return weight.new_empty(*tokens.shape, config.num_classes)
         if tokens.dim() == 1 and batch is not None:
