@@ -91,7 +91,7 @@ def _baseline_density(model: SequenceClassifier, data: SequenceDataModule) -> fl
 
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
-        return torch.cuda.getdevice_name(device)
+        return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
 
 
