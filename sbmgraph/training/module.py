@@ -130,6 +130,8 @@ class SequenceClassifier(L.LightningModule):
         self.save_hyperparameters()
         encoder = {key: self.hparams[key] for key in EncoderConfig.names() if key in self.hparams}
         encoder["pooling"] = "none" if token_labels else pooling
+        if encoder["pooling"] != "padded_mean":
+            encoder["padded_length"] = None  # logged only
         self.model = build_model(name, EncoderConfig(**encoder), **(options or {}).get(name, {}))
         self.accuracy = torch.nn.ModuleDict(
             {
