@@ -88,7 +88,8 @@ class EncoderConfig:
                 f"'padded_length' must be None unless 'pooling' is 'padded_mean', "
                 f"got {self.padded_length}"
             )
-        if isinstance(self.num_documents, bool) or self.num_documents not in (1, 2):
+        documents = self.num_documents
+        if not isinstance(documents, int) or isinstance(documents, bool) or documents not in (1, 2):
             raise ValueError(f"'num_documents' must be 1 or 2, got {self.num_documents!r}")
         if self.num_documents == 2 and self.pooling == "none":
             raise ValueError("'pooling' must not be 'none' for two documents, got 'none'")

@@ -20,6 +20,7 @@ from sbmgraph.checks import (
     describe,
 )
 from sbmgraph.graph import SampledGraph
+from sbmgraph.nn.config import EncoderConfig
 
 
 def check_features(name: str, x: Any, lin: Linear) -> None:
@@ -217,4 +218,43 @@ def split_encodings(
             raise ValueError(f"'pe' must have shape {list(shape)}, got {describe(encoding)}")
         check_floating("pe", encoding)
         check_weight_dtype("pe", encoding, lin.weight)
+        check_same("device", pe=encoding, weight=lin.weight)
     return pair
+
+
+def check_positions(position: Any, tokens: Tensor, max_length: int) -> None:
+    """``position`` must hold a position below ``max_length`` for each of flat ``tokens``."""
+    if (
+        not isinstance(position, Tensor)
+        or position.shape != tokens.shape
+        or position.dtype != torch.int64
+        or position.layout != torch.strided
+        or position.device != tokens.device
+    ):
+        raise ValueError(
+            f"'position' must be an int64 vector of {tokens.numel()} positions, "
+            f"got {describe(position)}"
+        )
+    low, high = int(position.min()), int(position.max())
+    if low < 0 or high >= max_length:
+        raise ValueError(
+            f"'position' must lie in [0, {max_length}), got values from {low} to {high}"
+        )
+
+
+def check_tokens(tokens: Tensor, length: Tensor, config: EncoderConfig) -> None:
+    """Flat ``tokens`` must be in the vocabulary, in sequences of ``length`` [B] that the model
+    holds."""
+    if not tokens.numel():
+        return
+    longest = int(length.max())
+    if longest > config.max_length:
+        raise ValueError(
+            f"'tokens' must hold sequences of at most 'max_length' = {config.max_length} tokens, "
+            f"got one of {longest}"
+        )
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= config.vocab_size:
+        raise ValueError(
+            f"'tokens' must lie in [0, {config.vocab_size}), got values from {low} to {high}"
+        )

