@@ -47,7 +47,7 @@ class SequenceClassifier(L.LightningModule):
         num_layers: The number of blocks.
         ffn_channels: Hidden channels of the feed-forward networks.
         dropout: Dropout probability.
-        pooling: ``"mean"`` or ``"cls"``.
+        pooling: ``"mean"``, ``"padded_mean"`` or ``"cls"``.
         embedding_std: Standard deviation of the initial embeddings.
         position_std: The same for the position embeddings. (default: ``embedding_std``)
         picture_width: Pixels of a row, where tokens are pixels: position embeddings then start as
@@ -68,7 +68,8 @@ class SequenceClassifier(L.LightningModule):
             :class:`~sbmgraph.training.DensityConfig`. (default: ``density_weight`` throughout)
         padded_length: Tokens that another program pads every sequence to: ``padded_density`` is
             then logged beside ``density``, counted as the SBM-Transformer authors do: sampled edges
-            over all pairs of padded sequences, plus 0.01. (default: not logged)
+            over all pairs of padded sequences, plus 0.01. With pooling ``"padded_mean"`` it is the
+            divisor, too. (default: not logged)
         seed: Seed of dropout, sampled graphs and whatever else is drawn in a step.
 
     Raises:
@@ -131,7 +132,7 @@ class SequenceClassifier(L.LightningModule):
         encoder = {key: self.hparams[key] for key in EncoderConfig.names() if key in self.hparams}
         encoder["pooling"] = "none" if token_labels else pooling
         if encoder["pooling"] != "padded_mean":
-            encoder["padded_length"] = None  # logged only
+            encoder["padded_length"] = None
         self.model = build_model(name, EncoderConfig(**encoder), **(options or {}).get(name, {}))
         self.accuracy = torch.nn.ModuleDict(
             {
