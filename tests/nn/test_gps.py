@@ -199,7 +199,6 @@ def test_compiled_block_breaks_only_at_the_sampler() -> None:
     torch._dynamo.reset()
     found = torch._dynamo.explain(block(norm="batch_norm"))(features(), EDGES, BATCH)
     assert found.graph_count == 6
-    assert {reason.user_stack[-1].lineno for reason in found.break_reasons} == {
-        found.break_reasons[0].user_stack[-1].lineno
-    }
+    places = {reason.user_stack[-1].lineno for reason in found.break_reasons}
+    assert len(places) == 1, found.break_reasons
     assert "SBMHeads._sample" in str(found.break_reasons[0].reason)
