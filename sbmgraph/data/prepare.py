@@ -59,9 +59,7 @@ def prepare(
     """
     check_choice("task", task, TASKS)
     function = TASKS[task]
-    known = [
-        p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
-    ]
+    known = options_of(task)
     if "verify" in known:
         options["verify"] = verify
     unknown = sorted(set(options) - set(known))
@@ -74,3 +72,9 @@ def prepare(
             check_positive_int(name, value, 0)
     root = Path(root)
     return function(root, Path(cache_root) if cache_root else root / "prepared", **options)
+
+
+def options_of(task: str) -> dict[str, Any]:
+    """The options of a task and their defaults."""
+    parameters = inspect.signature(TASKS[task]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}

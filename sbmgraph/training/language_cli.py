@@ -1,0 +1,270 @@
+"""The command line behind ``tasks/glue.py``: pre-training, fine-tuning, and the table of both."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from sbmgraph.data import GLUE_TASKS
+from sbmgraph.files import write_atomically
+from sbmgraph.training.cli import (
+    TaskCLI,
+    _be_quiet,
+    _is_main_process,
+    _runs,
+    _starting_point,
+    portable,
+)
+from sbmgraph.training.finetuning import GlueClassifier
+from sbmgraph.training.language_data import TOKENIZER, LanguageDataModule
+from sbmgraph.training.pictures import draw_density
+from sbmgraph.training.pretraining import MaskedLanguageModel, find_checkpoint
+from sbmgraph.training.run import summarize, write_json
+
+USAGE = """usage: python {program} COMMAND ...
+
+commands:
+  pretrain --config CONFIG.yaml [--KEY VALUE ...]
+             train an encoder to name hidden tokens
+  finetune --config CONFIG.yaml [--tasks [cola,sst2]] [--model.pretrained RUN] [--KEY VALUE ...]
+             train it on tasks of GLUE (default: all nine), from a run of pretrain or from nothing
+  results RUNS ...
+             print the development scores of all finished runs below folders
+
+`python {program} pretrain --help` and `finetune --help` list every key.
+"""
+
+
+class PretrainCLI(TaskCLI):
+    """The parts of a run of pre-training."""
+
+    module_class = MaskedLanguageModel
+    data_class = LanguageDataModule
+    linked = ("vocab_size", "num_classes", "max_length", "mask", "special")
+
+
+class FinetuneCLI(TaskCLI):
+    """The parts of a run of fine-tuning on one task."""
+
+    module_class = GlueClassifier
+    data_class = LanguageDataModule
+    linked = ("vocab_size", "num_classes", "max_length", "glue_task")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the tasks."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--tasks", type=list[str], default=list(GLUE_TASKS), help="Tasks of GLUE, one run each"
+        )
+
+    @property
+    def folder(self) -> Path:
+        """The run folder: a task's runs stand together."""
+        config = self.config
+        name = config.name or config.data.task
+        task = config.data.options["name"]
+        return Path(config.runs) / name / task / config.model.name / f"seed{config.seed_everything}"
+
+
+def main(argv: Sequence[str] | None = None, program: str = "tasks/glue.py") -> int:
+    """Runs a command.
+
+    Args:
+        argv: The command and its arguments. (default: the program's)
+        program: Name of the script in messages.
+
+    Returns:
+        The exit code: 0, or 2 for bad input.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[list[str], str], None]] = {
+        "pretrain": pretrain,
+        "finetune": finetune,
+        "results": results,
+    }
+    if not argv or argv[0] not in commands:
+        asked = bool(argv) and argv[0] in ("-h", "--help")
+        print(USAGE.format(program=program), file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    _be_quiet()
+    try:
+        commands[argv[0]](argv, program)
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("SBMGRAPH_TRACEBACK"):
+            raise
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def pretrain(argv: list[str], program: str) -> None:
+    """Trains every model and seed that the configuration names to name hidden tokens."""
+    command = shlex.join(["python", program, *portable(argv)])
+    found = []
+    for model, seed in _runs(argv[1:], PretrainCLI):
+        cli = PretrainCLI(argv[1:], seed, model)
+        summary = _train(cli, command, majority=None)
+        loss = float(cli.trainer.callback_metrics["test/loss"])
+        summary |= {"loss": loss, "perplexity": math.exp(loss)}
+        found.append(_finish(cli, summary))
+    if _is_main_process():
+        _print(found, "pre-training, held-out text", ["perplexity", "accuracy"])
+
+
+def finetune(argv: list[str], program: str) -> None:
+    """Trains every task, model and seed that the configuration names."""
+    command = shlex.join(["python", program, *portable(argv)])
+    tasks = FinetuneCLI(argv[1:], build=False).config.tasks
+    unknown = sorted(set(tasks) - set(GLUE_TASKS))
+    if unknown or not tasks:
+        raise ValueError(f"tasks: expected any of {', '.join(GLUE_TASKS)}, got {unknown or 'none'}")
+    found = []
+    for task in dict.fromkeys(tasks):
+        arguments = [*argv[1:], f"--data.options.name={task}"]
+        arguments += _tokenizer_of_pretrained(arguments)
+        for model, seed in _runs(arguments, FinetuneCLI):
+            cli = FinetuneCLI(arguments, seed, model)
+            summary = _train(cli, command)
+            names = [*GLUE_TASKS[task].metrics, "score"]
+            scores = {n: float(cli.trainer.callback_metrics[f"test/{n}"]) for n in names}
+            pretrained = cli.config.model.pretrained
+            start = "nothing" if pretrained is None else Path(pretrained).resolve().name
+            summary |= {"glue_task": task, "scores": scores, "pretrained": start}
+            found.append(_finish(cli, summary))
+    if _is_main_process():
+        _print(found, "development scores", ["score"])
+
+
+def results(argv: list[str], program: str) -> None:
+    """Prints the tables of finished runs."""
+    summaries = load_summaries([Path(folder) for folder in argv[1:] or ["runs"]])
+    print(tables(summaries))
+
+
+def load_summaries(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """The summaries of finished runs of pre-training and fine-tuning below folders.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = []
+    for folder in folders:
+        paths = [folder] if folder.is_file() else sorted(folder.rglob("summary.json"))
+        for path in paths:
+            value = json.loads(path.read_text())
+            entries = value if isinstance(value, list) else [value]
+            found += [e for e in entries if "perplexity" in e or "scores" in e]
+    if not found:
+        listed = ", ".join(map(str, folders))
+        raise ValueError(f"{listed}: expected finished runs of pretrain or finetune, found none")
+    return found
+
+
+def tables(summaries: list[dict[str, Any]]) -> str:
+    """Perplexities and development scores as Markdown, in percent, the mean over seeds."""
+    lines = []
+    pretrained = [s for s in summaries if "perplexity" in s]
+    if pretrained:
+        lines += [
+            "| model | seed | perplexity | accuracy of hidden tokens | density | steps | time |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {s['model']} | {s['seed']} | {s['perplexity']:.1f} | {s['accuracy']:.1%} | "
+            f"{_density(s)} | {s['steps']:,} × {s['batch_size']} | {s['seconds'] / 60:.0f} min |"
+            for s in pretrained
+        ]
+        lines.append("")
+    tuned = [s for s in summaries if "scores" in s]
+    if tuned:
+        tasks = [task for task in GLUE_TASKS if any(s["glue_task"] == task for s in tuned)]
+        lines += [
+            f"| model | starts from | seeds | {' | '.join(tasks)} | mean | density |",
+            "|---" * (len(tasks) + 5) + "|",
+        ]
+        rows = dict.fromkeys((s["model"], s["pretrained"]) for s in tuned)
+        for model, start in rows:
+            mine = [s for s in tuned if (s["model"], s["pretrained"]) == (model, start)]
+            cells = [
+                _mean([s["scores"]["score"] for s in mine if s["glue_task"] == t]) for t in tasks
+            ]
+            known = [cell for cell in cells if cell is not None]
+            whole = _mean(known) if len(known) == len(tasks) else None
+            shown = [f"{100 * c:.1f}" if c is not None else "–" for c in [*cells, whole]]
+            densities = [s["mean_density"] for s in mine if s["mean_density"] is not None]
+            density = f"{100 * sum(densities) / len(densities):.0f} %" if densities else "–"
+            seeds = len({s["seed"] for s in mine})
+            lines.append(f"| {model} | {start} | {seeds} | {' | '.join(shown)} | {density} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _train(cli: TaskCLI, command: str, **extra: Any) -> dict[str, Any]:
+    """Trains, evaluates what the last step left, and gives the summary. No checkpoint is chosen:
+    the data that are evaluated on are those that one would choose by."""
+    trainer, folder = cli.trainer, cli.folder
+    checkpoint = _starting_point(cli)
+    if trainer.is_global_zero:
+        write_atomically(folder / "config.yaml", cli.parser.dump(cli.config))
+        cli.datamodule.keep_tokenizer(folder)
+    trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=False)
+    trainer.test(cli.model, cli.datamodule, verbose=False)
+    name = cli.config.name or cli.config.data.task
+    return summarize(
+        trainer, cli.model, cli.datamodule, name=name, folder=str(folder), command=command, **extra
+    )
+
+
+def _finish(cli: TaskCLI, summary: dict[str, Any]) -> dict[str, Any]:
+    if cli.trainer.is_global_zero:
+        write_json(cli.folder / "summary.json", summary)
+        draw_density(cli.folder)
+    return summary
+
+
+def _tokenizer_of_pretrained(arguments: list[str]) -> list[str]:
+    """The tokenizer that a pre-trained model was trained with, unless the configuration names
+    one."""
+    config = FinetuneCLI(arguments, build=False).config
+    pretrained = config.model.pretrained
+    if pretrained is None or "tokenizer" in (config.data.options or {}):
+        return []
+    tokenizer = find_checkpoint(pretrained).resolve().parents[1] / TOKENIZER
+    return [f"--data.options.tokenizer={tokenizer}"] if tokenizer.is_file() else []
+
+
+def _print(summaries: list[dict[str, Any]], title: str, columns: list[str]) -> None:
+    table = Table(title=title)
+    for column in ("model", "seed", *columns, "density", "steps", "time", "folder"):
+        table.add_column(column)
+    for summary in summaries:
+        values = [{**summary, **summary.get("scores", {})}[column] for column in columns]
+        table.add_row(
+            summary["model"],
+            str(summary["seed"]),
+            *(f"{value:.2f}" if value > 1 else f"{value:.1%}" for value in values),
+            _density(summary),
+            f"{summary['steps']:,}",
+            f"{summary['seconds'] / 60:.1f} min",
+            summary["folder"],
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _density(summary: dict[str, Any]) -> str:
+    mean = summary["mean_density"]
+    return "–" if mean is None else f"{mean:.1%}"
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
