@@ -223,7 +223,7 @@ def test_the_pretrained_encoder_is_taken_over(pretrained: Path, root: Path, tmp_
         torch.load(p, weights_only=True)["state_dict"]
         for p in (path, pretrained / "checkpoints" / "last.ckpt")
     )
-    shared = [key for key in mine if key.startswith(("model.blocks", "model.token", "model.norm"))]
+    shared = [key for key in mine if key.startswith(("model.layers", "model.token", "model.norm"))]
     assert len(shared) > 10
     for key in shared:
         torch.testing.assert_close(mine[key], theirs[key])
