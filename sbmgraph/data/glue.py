@@ -19,7 +19,7 @@ import numpy as np
 from sbmgraph.checks import check_choice, check_positive_int
 from sbmgraph.data.release import take
 from sbmgraph.data.sequence import SequenceDataset
-from sbmgraph.data.tokenizer import load_tokenizer
+from sbmgraph.data.tokenizer import find_tokenizer, load_tokenizer
 
 BINARY = ("0", "1")
 ENTAILED = ("entailment", "not_entailment")
@@ -213,7 +213,7 @@ def prepare_glue(
         cache_root: Not used: tokenizing takes seconds.
         name: One of :data:`GLUE_TASKS`.
         tokenizer: File or folder of a tokenizer, see
-            :func:`sbmgraph.data.tokenizer.load_tokenizer`.
+            :func:`sbmgraph.data.tokenizer.load_tokenizer`; also from ``root``.
         max_length: Tokens after which a sentence is cut; of a pair, the longer one first.
         test: The labelled split that is ``test``: ``"dev"``, or ``"dev_mismatched"`` for MNLI.
         seed: Seed of the limits.
@@ -231,7 +231,7 @@ def prepare_glue(
     check_choice("name", name, GLUE_TASKS)
     check_choice("test", test, ("dev", "dev_mismatched"))
     check_positive_int("max_length", max_length, minimum=8)
-    text_tokenizer = load_tokenizer(tokenizer)
+    text_tokenizer = load_tokenizer(find_tokenizer(root, tokenizer))
     spec = GLUE_TASKS[name]
     limits = {"train": limit_train, "val": limit_val, "test": limit_test}
     datasets = {}

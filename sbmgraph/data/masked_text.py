@@ -15,7 +15,13 @@ from sbmgraph.checks import check_positive_int, check_range, describe
 from sbmgraph.data.cache import load_or_build
 from sbmgraph.data.release import signature
 from sbmgraph.data.sequence import SequenceDataset
-from sbmgraph.data.tokenizer import TextTokenizer, load_tokenizer, read_lines, train_tokenizer
+from sbmgraph.data.tokenizer import (
+    TextTokenizer,
+    find_tokenizer,
+    load_tokenizer,
+    read_lines,
+    train_tokenizer,
+)
 
 VERSION = 1
 #: Characters that are tokenized at once, about.
@@ -231,7 +237,7 @@ def masked_text_tokenizer(
     """The tokenizer of :func:`prepare_masked_text`, and a file that stands for it; it is trained
     where none is given and none was kept from an earlier call."""
     if tokenizer is not None:
-        given = Path(tokenizer) if Path(tokenizer).exists() else Path(root) / tokenizer
+        given = find_tokenizer(root, tokenizer)
         files = [given] if given.is_file() else sorted(given.glob("*vocab*"))
         return load_tokenizer(given), ([*files, given / "tokenizer.json"])[0]
     key = [vocab_size, *signature(paths), *map(str, paths)]

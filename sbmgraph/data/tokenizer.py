@@ -156,6 +156,11 @@ def load_tokenizer(path: str | Path) -> TextTokenizer:
     )
 
 
+def find_tokenizer(root: str | Path, path: str | Path) -> Path:
+    """A tokenizer's path as it is, or else from the data folder."""
+    return Path(path) if Path(path).exists() else Path(root) / path
+
+
 def read_lines(files: Iterable[str | Path]) -> Iterator[str]:
     """The lines of text files, one file after the other, without their ends; a line of more than a
     million characters comes in pieces.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,27 @@ from rich.console import Console
 from rich.table import Table
 
 from sbmgraph.data import GLUE_TASKS
+from sbmgraph.data.prepare import options_of
 from sbmgraph.files import write_atomically
+from sbmgraph.training.checking import check_models, check_name
 from sbmgraph.training.cli import (
-    TaskCLI,
-    _be_quiet,
+    _check_folder,
     _is_main_process,
+    _launched_first,
     _runs,
-    _starting_point,
+    be_quiet,
+    command_of,
     portable,
+    told,
 )
+from sbmgraph.training.faults import naming_full_disk
 from sbmgraph.training.finetuning import GlueClassifier
 from sbmgraph.training.language_data import TOKENIZER, LanguageDataModule
+from sbmgraph.training.lock import lock_run
 from sbmgraph.training.pictures import draw_density
 from sbmgraph.training.pretraining import MaskedLanguageModel, find_checkpoint
-from sbmgraph.training.run import summarize, write_json
+from sbmgraph.training.summary import summarize, write_json
+from sbmgraph.training.task_cli import TaskCLI
 
 USAGE = """usage: python {program} COMMAND ...
 
@@ -45,19 +52,46 @@ commands:
 """
 
 
-class PretrainCLI(TaskCLI):
+class LanguageCLI(TaskCLI):
+    """What both kinds of run share."""
+
+    data_class = LanguageDataModule
+
+    def check(self, training: bool) -> None:
+        """Checks the configuration as far as that goes without its data.
+
+        Raises:
+            ValueError: Naming the key, what was expected and what came.
+        """
+        config = self.config
+        check_name(config.name)
+        check_models(config)
+        if not config.seeds:
+            raise ValueError("seeds: expected at least one seed, got none")
+        known = options_of(config.data.task)
+        unknown = sorted(set(config.data.options or {}) - set(known))
+        if unknown:
+            raise ValueError(
+                f"data.options: expected any of {', '.join(known)}, got {', '.join(unknown)}"
+            )
+        steps, rounds = config.trainer.max_steps, config.data.round_steps
+        if steps > 0 and rounds and steps % rounds:
+            raise ValueError(
+                f"data.round_steps: expected a divisor of trainer.max_steps = {steps}, got {rounds}"
+            )
+
+
+class PretrainCLI(LanguageCLI):
     """The parts of a run of pre-training."""
 
     module_class = MaskedLanguageModel
-    data_class = LanguageDataModule
     linked = ("vocab_size", "num_classes", "max_length", "mask", "special")
 
 
-class FinetuneCLI(TaskCLI):
+class FinetuneCLI(LanguageCLI):
     """The parts of a run of fine-tuning on one task."""
 
     module_class = GlueClassifier
-    data_class = LanguageDataModule
     linked = ("vocab_size", "num_classes", "max_length", "glue_task")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -96,34 +130,27 @@ def main(argv: Sequence[str] | None = None, program: str = "tasks/glue.py") -> i
         asked = bool(argv) and argv[0] in ("-h", "--help")
         print(USAGE.format(program=program), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
-    _be_quiet()
-    try:
-        commands[argv[0]](argv, program)
-    except (ValueError, FileNotFoundError) as error:
-        if os.environ.get("SBMGRAPH_TRACEBACK"):
-            raise
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    be_quiet()
+    return told(program, lambda: commands[argv[0]](argv, program))
 
 
 def pretrain(argv: list[str], program: str) -> None:
     """Trains every model and seed that the configuration names to name hidden tokens."""
-    command = shlex.join(["python", program, *portable(argv)])
+    command = shlex.join([*command_of(program).split(), *portable(argv)])
     found = []
-    for model, seed in _runs(argv[1:], PretrainCLI):
-        cli = PretrainCLI(argv[1:], seed, model)
-        summary = _train(cli, command, majority=None)
-        loss = float(cli.trainer.callback_metrics["test/loss"])
-        summary |= {"loss": loss, "perplexity": math.exp(loss)}
-        found.append(_finish(cli, summary))
+    for model, seed in _runs(argv[1:], True, PretrainCLI):
+        with _run(PretrainCLI, argv[1:], seed, model) as cli:
+            summary = _train(cli, command, majority=None)
+            loss = float(cli.trainer.callback_metrics["test/loss"])
+            summary |= {"loss": loss, "perplexity": math.exp(loss)}
+            found.append(_finish(cli, summary))
     if _is_main_process():
         _print(found, "pre-training, held-out text", ["perplexity", "accuracy"])
 
 
 def finetune(argv: list[str], program: str) -> None:
     """Trains every task, model and seed that the configuration names."""
-    command = shlex.join(["python", program, *portable(argv)])
+    command = shlex.join([*command_of(program).split(), *portable(argv)])
     tasks = FinetuneCLI(argv[1:], build=False).config.tasks
     unknown = sorted(set(tasks) - set(GLUE_TASKS))
     if unknown or not tasks:
@@ -132,15 +159,15 @@ def finetune(argv: list[str], program: str) -> None:
     for task in dict.fromkeys(tasks):
         arguments = [*argv[1:], f"--data.options.name={task}"]
         arguments += _tokenizer_of_pretrained(arguments)
-        for model, seed in _runs(arguments, FinetuneCLI):
-            cli = FinetuneCLI(arguments, seed, model)
-            summary = _train(cli, command)
-            names = [*GLUE_TASKS[task].metrics, "score"]
-            scores = {n: float(cli.trainer.callback_metrics[f"test/{n}"]) for n in names}
-            pretrained = cli.config.model.pretrained
-            start = "nothing" if pretrained is None else Path(pretrained).resolve().name
-            summary |= {"glue_task": task, "scores": scores, "pretrained": start}
-            found.append(_finish(cli, summary))
+        for model, seed in _runs(arguments, True, FinetuneCLI):
+            with _run(FinetuneCLI, arguments, seed, model) as cli:
+                summary = _train(cli, command)
+                names = [*GLUE_TASKS[task].metrics, "score"]
+                scores = {n: float(cli.trainer.callback_metrics[f"test/{n}"]) for n in names}
+                start = cli.config.model.pretrained or cli.config.model.encoder
+                start = "nothing" if start is None else Path(start).resolve().name
+                summary |= {"glue_task": task, "scores": scores, "pretrained": start}
+                found.append(_finish(cli, summary))
     if _is_main_process():
         _print(found, "development scores", ["score"])
 
@@ -209,15 +236,32 @@ def tables(summaries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+@contextlib.contextmanager
+def _run(
+    kind: type[LanguageCLI], arguments: list[str], seed: int, model: str
+) -> Iterator[LanguageCLI]:
+    """The parts of a run, whose folder is this process's alone meanwhile."""
+    parsed = kind(arguments, seed, model, build=False)
+    with contextlib.ExitStack() as stack:
+        if _launched_first():
+            stack.enter_context(lock_run(parsed.folder))
+            _check_folder(parsed)
+        stack.enter_context(naming_full_disk(parsed.folder))
+        yield kind(arguments, seed, model)
+
+
 def _train(cli: TaskCLI, command: str, **extra: Any) -> dict[str, Any]:
     """Trains, evaluates what the last step left, and gives the summary. No checkpoint is chosen:
     the data that are evaluated on are those that one would choose by."""
     trainer, folder = cli.trainer, cli.folder
-    checkpoint = _starting_point(cli)
+    checkpoint = cli.starting_point()
     if trainer.is_global_zero:
+        if checkpoint is None:
+            for older in (folder / "checkpoints").glob("*.ckpt"):
+                older.unlink()
         write_atomically(folder / "config.yaml", cli.parser.dump(cli.config))
         cli.datamodule.keep_tokenizer(folder)
-    trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=False)
+    trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
     trainer.test(cli.model, cli.datamodule, verbose=False)
     name = cli.config.name or cli.config.data.task
     return summarize(

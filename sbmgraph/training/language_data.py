@@ -8,7 +8,7 @@ from typing import Any
 from sbmgraph.checks import check_choice
 from sbmgraph.data.masked_text import find_files, masked_text_tokenizer
 from sbmgraph.data.prepare import options_of
-from sbmgraph.data.tokenizer import TextTokenizer, load_tokenizer
+from sbmgraph.data.tokenizer import TextTokenizer, find_tokenizer, load_tokenizer
 from sbmgraph.training.data import Rounds, SequenceDataModule
 
 #: The name under which a run folder keeps its tokenizer.
@@ -42,7 +42,7 @@ class LanguageDataModule(SequenceDataModule):
         if self._tokenizer is None:
             options = {**options_of(self.task), **self.options}
             if self.task == "glue":
-                self._tokenizer = load_tokenizer(options["tokenizer"])
+                self._tokenizer = load_tokenizer(find_tokenizer(self.root, options["tokenizer"]))
             else:
                 self._tokenizer, _ = masked_text_tokenizer(
                     self.root,

@@ -14,6 +14,7 @@ from sbmgraph.data import SequenceBatch, mask_tokens
 from sbmgraph.data.masked_text import Masked
 from sbmgraph.nn.masked_lm import MaskedLMHead
 from sbmgraph.nn.transformer import Transformer
+from sbmgraph.training.checkpoints import load_checkpoint
 from sbmgraph.training.module import SequenceClassifier
 
 #: Hyper-parameters in which a pre-trained encoder and the model that takes it over agree.
@@ -129,13 +130,8 @@ def load_encoder(model: Transformer, hparams: dict[str, Any], path: str | Path) 
         FileNotFoundError: If there is none.
     """
     path = find_checkpoint(path)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        theirs, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
-    except Exception as error:  # torch raises whatever the damage leads to
-        raise ValueError(
-            f"{path}: expected a checkpoint of pre-training, but reading it failed ({error})"
-        ) from error
+    checkpoint = load_checkpoint(path)
+    theirs, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
     for key in SHARED:
         if theirs.get(key) != hparams[key]:
             raise ValueError(
