@@ -12,6 +12,9 @@ from sbmgraph.checks import check_choice
 from sbmgraph.hf.conversion import convert
 
 
+INIT_DENSITY = 0.95
+
+
 class EncoderClassifier(nn.Module):
     """A pretrained encoder and a linear classifier over the mean of its tokens.
 
@@ -23,7 +26,8 @@ class EncoderClassifier(nn.Module):
         name: ``"sbm"`` for SBM heads in the place of its attention (a folder of a converted encoder
             has them already), ``"full"`` for none.
         dropout: Dropout probability before the classifier.
-        **options: Of :func:`~sbmgraph.hf.convert`, unless the folder has them.
+        **options: Of :func:`~sbmgraph.hf.convert`, unless the folder has them; ``init_density`` is
+            :data:`INIT_DENSITY` if not given: heads that are dense learn no graphs.
 
     Raises:
         ValueError: If the model is none that can be converted, or has heads and ``"full"`` was
@@ -40,8 +44,8 @@ class EncoderClassifier(nn.Module):
         if name == "full" and converted:
             raise ValueError(f"'name' must be 'sbm' for the converted encoder {folder}, got 'full'")
         if name == "sbm" and not converted:
-            encoder = convert(encoder, **options)
-        self.encoder = encoder
+            encoder = convert(encoder, **{"init_density": INIT_DENSITY, **options})
+        self.encoder = encoder.train()  # `from_pretrained` leaves it in evaluation mode
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(encoder.config.hidden_size, num_classes)
 

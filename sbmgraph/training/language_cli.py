@@ -157,19 +157,31 @@ def finetune(argv: list[str], program: str) -> None:
         raise ValueError(f"tasks: expected any of {', '.join(GLUE_TASKS)}, got {unknown or 'none'}")
     found = []
     for task in dict.fromkeys(tasks):
-        arguments = [*argv[1:], f"--data.options.name={task}"]
-        arguments += _tokenizer_of_pretrained(arguments)
+        arguments = task_arguments(argv[1:], task)
         for model, seed in _runs(arguments, True, FinetuneCLI):
-            with _run(FinetuneCLI, arguments, seed, model) as cli:
-                summary = _train(cli, command)
-                names = [*GLUE_TASKS[task].metrics, "score"]
-                scores = {n: float(cli.trainer.callback_metrics[f"test/{n}"]) for n in names}
-                start = cli.config.model.pretrained or cli.config.model.encoder
-                start = "nothing" if start is None else Path(start).resolve().name
-                summary |= {"glue_task": task, "scores": scores, "pretrained": start}
-                found.append(_finish(cli, summary))
+            found.append(finetune_one(arguments, task, model, seed, command))
     if _is_main_process():
         _print(found, "development scores", ["score"])
+
+
+def task_arguments(arguments: list[str], task: str) -> list[str]:
+    """The arguments of the runs on one task."""
+    arguments = [*arguments, f"--data.options.name={task}"]
+    return arguments + _tokenizer_of_pretrained(arguments)
+
+
+def finetune_one(
+    arguments: list[str], task: str, model: str, seed: int, command: str
+) -> dict[str, Any]:
+    """Trains one model on one task and gives the run's summary."""
+    with _run(FinetuneCLI, arguments, seed, model) as cli:
+        summary = _train(cli, command)
+        names = [*GLUE_TASKS[task].metrics, "score"]
+        scores = {n: float(cli.trainer.callback_metrics[f"test/{n}"]) for n in names}
+        start = cli.config.model.pretrained or cli.config.model.encoder
+        start = "nothing" if start is None else Path(start).resolve().name
+        summary |= {"glue_task": task, "scores": scores, "pretrained": start}
+        return _finish(cli, summary)
 
 
 def results(argv: list[str], program: str) -> None:
