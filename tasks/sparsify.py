@@ -33,6 +33,7 @@ from matplotlib.figure import Figure
 from sbmgraph.checks import check_choice, check_range
 from sbmgraph.data import GLUE_TASKS
 from sbmgraph.files import write_atomically
+from sbmgraph.hf.finetuning import EncoderFinetuneCLI
 from sbmgraph.training.cli import be_quiet, told
 from sbmgraph.training.language_cli import finetune_one, task_arguments
 from sbmgraph.training.summary import write_json
@@ -99,8 +100,9 @@ def sparsify(known: Any, others: list[str], command: str) -> None:
             arguments += [f"--name={variant}", "--overwrite=true", *others]
             if target is not None:
                 arguments.append(f"--model.density.target={target}")
-            arguments = task_arguments(arguments, known.task)
-            finetune_one(arguments, known.task, model_of(target), seed, command)
+            arguments = task_arguments(arguments, known.task, EncoderFinetuneCLI)
+            model = model_of(target)
+            finetune_one(arguments, known.task, model, seed, command, EncoderFinetuneCLI)
             gather(place)
 
 

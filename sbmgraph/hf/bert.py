@@ -29,8 +29,8 @@ class SparseMaskedLM:
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> MaskedLMOutput | tuple:
-        """Runs the model; arguments are those of ``BertForMaskedLM``, and ``num_items_in_batch``, as
-        ``Trainer`` gives it: the labels of all batches of an optimizer step."""
+        """Runs the model; arguments are those of ``BertForMaskedLM``, and ``num_items_in_batch``,
+        as ``Trainer`` gives it: the labels of all batches of an optimizer step."""
         count = kwargs.pop("num_items_in_batch", None)
         return_dict = kwargs.pop("return_dict", None)
         return_dict = self.config.use_return_dict if return_dict is None else return_dict  # type: ignore[attr-defined]

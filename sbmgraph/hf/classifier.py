@@ -11,7 +11,6 @@ from transformers import AutoModel
 from sbmgraph.checks import check_choice
 from sbmgraph.hf.conversion import convert
 
-
 INIT_DENSITY = 0.95
 
 

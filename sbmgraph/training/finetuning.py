@@ -10,7 +10,6 @@ from torch import Tensor
 from torchmetrics.aggregation import CatMetric
 
 from sbmgraph.data import GLUE_TASKS, SequenceBatch, glue_scores
-from sbmgraph.nn.config import EncoderConfig
 from sbmgraph.training.module import STAGES
 from sbmgraph.training.pretraining import WarmedUp, load_encoder
 
@@ -26,9 +25,6 @@ class GlueClassifier(WarmedUp):
         glue_task: One of :data:`sbmgraph.data.GLUE_TASKS`.
         pretrained: Run folder or checkpoint of :class:`MaskedLanguageModel`, from which embeddings
             and layers are taken. (default: all weights are drawn)
-        encoder: Folder of a Transformers encoder to train instead of this library's own (``name``
-            ``"sbm"`` or ``"full"``; sizes are its own; options of ``"sbm"`` are those of
-            :func:`sbmgraph.hf.convert`). (default: none)
         warmup_share: See :class:`WarmedUp`.
         embedding_std: Standard deviation of embeddings that are drawn.
         **kwargs: Of :class:`SequenceClassifier`.
@@ -45,7 +41,6 @@ class GlueClassifier(WarmedUp):
         self,
         glue_task: str,
         pretrained: str | None = None,
-        encoder: str | None = None,
         warmup_share: float = 0.05,
         embedding_std: float = 0.02,
         **kwargs: Any,
@@ -54,9 +49,6 @@ class GlueClassifier(WarmedUp):
             raise ValueError(
                 f"'glue_task' must be one of {', '.join(GLUE_TASKS)}, got {glue_task!r}"
             )
-        if pretrained is not None and encoder is not None:
-            raise ValueError(f"'encoder' must be None beside 'pretrained', got {encoder!r}")
-        self._encoder = encoder
         super().__init__(warmup_share=warmup_share, embedding_std=embedding_std, **kwargs)
         self.save_hyperparameters()
         self.regression = not GLUE_TASKS[glue_task].labels
@@ -69,15 +61,6 @@ class GlueClassifier(WarmedUp):
         )
         if pretrained is not None:
             load_encoder(self.model, dict(self.hparams), pretrained)
-
-    def make_model(self, config: EncoderConfig, options: dict[str, Any]) -> torch.nn.Module:
-        """The encoder of the folder, or this library's own."""
-        if self._encoder is None:
-            return super().make_model(config, options)
-        from sbmgraph.hf.classifier import EncoderClassifier
-
-        name = self.hparams["name"]
-        return EncoderClassifier(self._encoder, config.num_classes, name, config.dropout, **options)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the development set."""

@@ -8,6 +8,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +111,17 @@ class FinetuneCLI(LanguageCLI):
         return Path(config.runs) / name / task / config.model.name / f"seed{config.seed_everything}"
 
 
-def main(argv: Sequence[str] | None = None, program: str = "tasks/glue.py") -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    program: str = "tasks/glue.py",
+    kind: type[FinetuneCLI] = FinetuneCLI,
+) -> int:
     """Runs a command.
 
     Args:
         argv: The command and its arguments. (default: the program's)
         program: Name of the script in messages.
+        kind: What fine-tuning makes its parts with.
 
     Returns:
         The exit code: 0, or 2 for bad input.
@@ -123,7 +129,7 @@ def main(argv: Sequence[str] | None = None, program: str = "tasks/glue.py") -> i
     argv = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str], str], None]] = {
         "pretrain": pretrain,
-        "finetune": finetune,
+        "finetune": partial(finetune, kind=kind),
         "results": results,
     }
     if not argv or argv[0] not in commands:
@@ -148,37 +154,44 @@ def pretrain(argv: list[str], program: str) -> None:
         _print(found, "pre-training, held-out text", ["perplexity", "accuracy"])
 
 
-def finetune(argv: list[str], program: str) -> None:
+def finetune(argv: list[str], program: str, kind: type[FinetuneCLI] = FinetuneCLI) -> None:
     """Trains every task, model and seed that the configuration names."""
     command = shlex.join([*command_of(program).split(), *portable(argv)])
-    tasks = FinetuneCLI(argv[1:], build=False).config.tasks
+    tasks = kind(argv[1:], build=False).config.tasks
     unknown = sorted(set(tasks) - set(GLUE_TASKS))
     if unknown or not tasks:
         raise ValueError(f"tasks: expected any of {', '.join(GLUE_TASKS)}, got {unknown or 'none'}")
     found = []
     for task in dict.fromkeys(tasks):
-        arguments = task_arguments(argv[1:], task)
-        for model, seed in _runs(arguments, True, FinetuneCLI):
-            found.append(finetune_one(arguments, task, model, seed, command))
+        arguments = task_arguments(argv[1:], task, kind)
+        for model, seed in _runs(arguments, True, kind):
+            found.append(finetune_one(arguments, task, model, seed, command, kind))
     if _is_main_process():
         _print(found, "development scores", ["score"])
 
 
-def task_arguments(arguments: list[str], task: str) -> list[str]:
+def task_arguments(
+    arguments: list[str], task: str, kind: type[FinetuneCLI] = FinetuneCLI
+) -> list[str]:
     """The arguments of the runs on one task."""
     arguments = [*arguments, f"--data.options.name={task}"]
-    return arguments + _tokenizer_of_pretrained(arguments)
+    return arguments + _tokenizer_of_pretrained(kind(arguments, build=False).config)
 
 
 def finetune_one(
-    arguments: list[str], task: str, model: str, seed: int, command: str
+    arguments: list[str],
+    task: str,
+    model: str,
+    seed: int,
+    command: str,
+    kind: type[FinetuneCLI] = FinetuneCLI,
 ) -> dict[str, Any]:
     """Trains one model on one task and gives the run's summary."""
-    with _run(FinetuneCLI, arguments, seed, model) as cli:
+    with _run(kind, arguments, seed, model) as cli:
         summary = _train(cli, command)
         names = [*GLUE_TASKS[task].metrics, "score"]
         scores = {n: float(cli.trainer.callback_metrics[f"test/{n}"]) for n in names}
-        start = cli.config.model.pretrained or cli.config.model.encoder
+        start = cli.config.model.pretrained or cli.config.model.get("encoder")
         start = "nothing" if start is None else Path(start).resolve().name
         summary |= {"glue_task": task, "scores": scores, "pretrained": start}
         return _finish(cli, summary)
@@ -288,10 +301,9 @@ def _finish(cli: TaskCLI, summary: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _tokenizer_of_pretrained(arguments: list[str]) -> list[str]:
+def _tokenizer_of_pretrained(config: Any) -> list[str]:
     """The tokenizer that a pre-trained model was trained with, unless the configuration names
     one."""
-    config = FinetuneCLI(arguments, build=False).config
     pretrained = config.model.pretrained
     if pretrained is None or "tokenizer" in (config.data.options or {}):
         return []

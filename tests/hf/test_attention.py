@@ -88,7 +88,7 @@ def test_any_density_is_eager_attention_under_the_sampled_mask(
 
     def masked(module, query, key, value, attention_mask, *args, **kwargs):
         if getattr(module, "sliding_window", None) is None:
-            bias = torch.zeros(query.shape[:2] + (query.size(2), key.size(2)))
+            bias = torch.zeros(*query.shape[:2], query.size(2), key.size(2))
             attention_mask = bias.masked_fill(~next(used), float("-inf"))
         return original(module, query, key, value, attention_mask, *args, **kwargs)
 

@@ -12,10 +12,9 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 pytest.importorskip("lightning")
 
-from sbmgraph.training.density_control import DensityConfig
-
 from sbmgraph import hf, record
 from sbmgraph.hf.trainer import SBMTrainer
+from sbmgraph.training.density_control import DensityConfig
 from tests.hf.conftest import TEXT
 
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

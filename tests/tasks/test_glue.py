@@ -21,7 +21,7 @@ from sbmgraph.training.language_cli import main
 from sbmgraph.training.pretraining import MaskedLanguageModel
 from tests.data.test_glue import HEADERS
 
-WORDS = "the a cat dog bird sat sang on in near mat log tree and old small green".split()
+WORDS = ["the", "a", "cat", "dog", "bird", "sat", "on", "in", "mat", "log", "tree", "old", "green"]
 SIZES = {
     "channels": 8,
     "heads": 2,
@@ -235,7 +235,7 @@ def test_the_pretrained_encoder_is_taken_over(pretrained: Path, root: Path, tmp_
         (["--model.channels", "16"], "expected a model with channels = 16 like the one to train"),
         (["--model.num_layers", "2"], "expected a model with num_layers = 2"),
         (["--model.name", "full"], "expected a model with name = 'full'"),
-        (["--data.options.max_length", "13"], "sequences of at least max_length = 13 tokens, got 12"),
+        (["--data.options.max_length", "13"], "of at least max_length = 13 tokens, got 12"),
         (['--model.options={"sbm": {"num_clusters": 5}}'], "a model with the same options"),
         (["--model.pretrained", "nowhere"], "nowhere: expected a checkpoint of pre-training"),
         (["--tasks", "[squad]"], "tasks: expected any of cola, sst2"),
