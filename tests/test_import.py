@@ -12,7 +12,8 @@ import sbmgraph.ops
 EXTRAS = (
     "matplotlib", "pandas", "plotly", "scipy", "jsonargparse", "lightning", "PIL", "tensorboard",
     "torchmetrics", "entmax", "linformer", "nystrom_attention", "performer_pytorch",
-    "reformer_pytorch", "triton", "tokenizers", "numba", "torch_scatter", "torch_sparse",
+    "reformer_pytorch", "triton", "tokenizers", "transformers", "sklearn",
+    "numba", "torch_scatter", "torch_sparse",
 )  # fmt: skip
 
 

@@ -11,8 +11,10 @@ from torch.utils.data import Dataset
 
 from sbmgraph.checks import check_choice, check_positive_int
 from sbmgraph.data.duplicates import prepare_duplicates
+from sbmgraph.data.glue import prepare_glue
 from sbmgraph.data.image import prepare_image
 from sbmgraph.data.listops import prepare_listops
+from sbmgraph.data.masked_text import prepare_masked_text
 from sbmgraph.data.pathfinder import prepare_pathfinder32
 from sbmgraph.data.retrieval import prepare_retrieval
 from sbmgraph.data.text import prepare_text
@@ -25,6 +27,8 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "image": prepare_image,
     "pathfinder32": prepare_pathfinder32,
     "duplicates": prepare_duplicates,
+    "masked_text": prepare_masked_text,
+    "glue": prepare_glue,
 }
 
 
@@ -38,8 +42,8 @@ def prepare(
     """Reads, downloads or generates the data of a task, once, and opens them.
 
     Args:
-        task: ``"listops"``, ``"text"``, ``"retrieval"``, ``"image"``, ``"pathfinder32"`` or
-            ``"duplicates"``.
+        task: ``"listops"``, ``"text"``, ``"retrieval"``, ``"image"``, ``"pathfinder32"``,
+            ``"duplicates"``, ``"masked_text"`` or ``"glue"``.
         root: Data folder, holding the official releases where a task needs one.
         cache_root: Folder of prepared data (default: ``prepared`` inside ``root``).
         verify: Whether to compare data that were prepared before with their checksums, where the
@@ -55,9 +59,7 @@ def prepare(
     """
     check_choice("task", task, TASKS)
     function = TASKS[task]
-    known = [
-        p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
-    ]
+    known = options_of(task)
     if "verify" in known:
         options["verify"] = verify
     unknown = sorted(set(options) - set(known))
@@ -70,3 +72,9 @@ def prepare(
             check_positive_int(name, value, 0)
     root = Path(root)
     return function(root, Path(cache_root) if cache_root else root / "prepared", **options)
+
+
+def options_of(task: str) -> dict[str, Any]:
+    """The options of a task and their defaults."""
+    parameters = inspect.signature(TASKS[task]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}

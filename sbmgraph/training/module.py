@@ -133,7 +133,7 @@ class SequenceClassifier(L.LightningModule):
         encoder["pooling"] = "none" if token_labels else pooling
         if encoder["pooling"] != "padded_mean":
             encoder["padded_length"] = None
-        self.model = build_model(name, EncoderConfig(**encoder), **(options or {}).get(name, {}))
+        self.model = self.make_model(EncoderConfig(**encoder), (options or {}).get(name, {}))
         self.accuracy = torch.nn.ModuleDict(
             {
                 # Two at least: a regression's one class has no accuracy.
@@ -149,6 +149,10 @@ class SequenceClassifier(L.LightningModule):
         """Optimizer steps of the whole run; :obj:`None` where only time ends it."""
         steps = self.trainer.estimated_stepping_batches
         return int(steps) if steps < float("inf") else None
+
+    def make_model(self, config: EncoderConfig, options: dict[str, Any]) -> torch.nn.Module:
+        """Makes what is trained."""
+        return build_model(self.hparams["name"], config, **options)
 
     def forward(self, batch: SequenceBatch) -> Tensor:
         """Class scores of a batch: one row an item, or a token where tokens are labelled."""

@@ -46,7 +46,7 @@ def summarize(
         "task": data.task,
         "model": model.hparams["name"],
         "seed": model.hparams["seed"],
-        "accuracy": metrics["test/accuracy"],
+        "accuracy": metrics.get("test/accuracy"),
         "majority": data.majority("test"),
         "val_accuracy": None if score is None else float(score),
         "density": _by_layer(metrics, "test/density"),

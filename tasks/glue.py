@@ -1,0 +1,34 @@
+"""GLUE: pre-trains an encoder of any kind on text and fine-tunes it on the nine tasks.
+
+Usage::
+
+    python tasks/glue.py pretrain --config tasks/configs/glue_pretrain_quick.yaml
+    python tasks/glue.py finetune --config tasks/configs/glue_finetune_quick.yaml \\
+        --model.pretrained runs/glue_pretrain_quick/sbm/seed1 --tasks [sst2,stsb]
+    python tasks/glue.py finetune --config tasks/configs/sparsify.yaml --tasks [sst2] \\
+        --model.encoder FOLDER --data.options.tokenizer FOLDER
+    python tasks/glue.py results runs/glue_pretrain_quick runs/glue_finetune_quick
+"""
+
+import importlib.util
+import os
+import sys
+
+# Read when torch loads OpenMP: threads that wait by spinning slow a busy machine down tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from sbmgraph.training.language_cli import FinetuneCLI, main
+
+
+def kind() -> type[FinetuneCLI]:
+    """What fine-tuning makes its parts with: encoders of Transformers too, where that is there."""
+    if importlib.util.find_spec("transformers") is None:
+        return FinetuneCLI
+    from sbmgraph.hf.finetuning import EncoderFinetuneCLI
+
+    return EncoderFinetuneCLI
+
+
+if __name__ == "__main__":
+    tuning = sys.argv[1:2] == ["finetune"]
+    sys.exit(main(kind=kind() if tuning else FinetuneCLI))
