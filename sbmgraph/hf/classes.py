@@ -8,8 +8,8 @@ that Transformers without this package does not take a saved model for one with 
 
 from __future__ import annotations
 
+import functools
 import sys
-from functools import cache
 from typing import Any
 
 import transformers
@@ -19,6 +19,9 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from sbmgraph.hf.attention import SBM_ATTENTION
 from sbmgraph.hf.families import FAMILIES, attention_modules, family_of
 from sbmgraph.nn import MembershipNetwork, SBMHeads, SBMOptions
+
+# mypy takes metaclasses' classes for unhashable.
+cache: Any = functools.cache
 
 _AUTO = (
     "AutoModel",
@@ -42,6 +45,7 @@ class SBMConfigMixin:
     """
 
     sbm: dict[str, Any]
+    _attn_implementation: str | None
 
     @property
     def sbm_options(self) -> SBMOptions:
@@ -66,7 +70,7 @@ class SBMModelMixin:
 
     def heads(self) -> list[SBMHeads]:
         """The SBM heads, one a layer."""
-        return [m for m in self.modules() if isinstance(m, SBMHeads)]  # type: ignore[attr-defined]
+        return heads_of(self)  # type: ignore[arg-type]
 
     def set_attn_implementation(self, attn_implementation: Any, *args: Any, **kwargs: Any) -> None:
         """Refuses any other attention than ``"sbm"``.
@@ -108,23 +112,25 @@ def attach_heads(model: PreTrainedModel) -> None:
 def describe_heads(model: PreTrainedModel) -> dict[str, Any]:
     """The configuration's ``sbm`` of a model as it is now."""
     layers = [
-        {"dense": m.sbm.dense, "offset": m.sbm.membership.offset}
-        for _, m, _, _ in attention_modules(model)
+        {"dense": heads.dense, "offset": heads.membership.offset} for heads in heads_of(model)
     ]
     return {**model.config.sbm_options.to_dict(), "layers": layers}
 
 
 def restore_heads(model: PreTrainedModel) -> None:
     """Makes heads as dense as a model's configuration says."""
-    for state, attention in zip(
-        model.config.sbm.get("layers", ()), attention_modules(model), strict=False
-    ):
-        attention.module.sbm.dense = bool(state["dense"])
-        attention.module.sbm.membership.offset = float(state["offset"])
+    for state, heads in zip(model.config.sbm.get("layers", ()), heads_of(model), strict=False):
+        heads.dense = bool(state["dense"])
+        heads.membership.offset = float(state["offset"])
+
+
+def heads_of(model: nn.Module) -> list[SBMHeads]:
+    """The SBM heads of a model, one a layer."""
+    return [module for module in model.modules() if isinstance(module, SBMHeads)]
 
 
 @cache
-def config_class(original: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
+def config_class(original: Any) -> type[PreTrainedConfig]:
     """The configuration of a family with SBM heads."""
 
     def __init__(self: Any, *args: Any, sbm: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -149,7 +155,7 @@ def config_class(original: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
 
 
 @cache
-def model_class(original: type[PreTrainedModel]) -> type[PreTrainedModel]:
+def model_class(original: Any) -> type[PreTrainedModel]:
     """A class of a family with SBM heads."""
     from sbmgraph.hf.bert import OVERRIDES
 
@@ -185,7 +191,7 @@ def model_class(original: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
 
 @cache
-def register_models(config: type[PreTrainedConfig]) -> None:
+def register_models(config: Any) -> None:
     """Makes the Auto classes know a family with SBM heads."""
     original = getattr(config, "original", None)
     if original is None:
@@ -215,14 +221,12 @@ def _original_config(kind: str) -> type[PreTrainedConfig]:
 
 def __getattr__(name: str) -> Any:
     """The class of a family's class with SBM heads: ``SBMViTModel`` of ``ViTModel``."""
-    original = getattr(transformers, name[3:], None) if name.startswith("SBM") else None
-    if isinstance(original, type) and issubclass(original, PreTrainedConfig):
-        if original.model_type in FAMILIES:
-            return _keep(name, config_class(original))
-    elif isinstance(original, type) and issubclass(original, PreTrainedModel):
-        config = original.config_class
-        if config is not None and config.model_type in FAMILIES:
-            return _keep(name, model_class(original))
+    original: Any = getattr(transformers, name[3:], None) if name.startswith("SBM") else None
+    bases = original.__mro__ if isinstance(original, type) else ()
+    if PreTrainedConfig in bases and original.model_type in FAMILIES:
+        return _keep(name, config_class(original))
+    if PreTrainedModel in bases and getattr(original.config_class, "model_type", "") in FAMILIES:
+        return _keep(name, model_class(original))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics.aggregation import CatMetric
 
 from sbmgraph.data import GLUE_TASKS, SequenceBatch, glue_scores
+from sbmgraph.nn.transformer import Transformer
 from sbmgraph.training.module import STAGES
 from sbmgraph.training.pretraining import WarmedUp, load_encoder
 
@@ -52,7 +53,7 @@ class GlueClassifier(WarmedUp):
         super().__init__(warmup_share=warmup_share, embedding_std=embedding_std, **kwargs)
         self.save_hyperparameters()
         self.regression = not GLUE_TASKS[glue_task].labels
-        self.gathered = torch.nn.ModuleDict(
+        self.gathered: Any = torch.nn.ModuleDict(
             {
                 f"{stage}_{what}": CatMetric()
                 for stage in STAGES[1:]
@@ -60,7 +61,7 @@ class GlueClassifier(WarmedUp):
             }
         )
         if pretrained is not None:
-            load_encoder(self.model, dict(self.hparams), pretrained)
+            load_encoder(cast(Transformer, self.model), dict(self.hparams), pretrained)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the development set."""

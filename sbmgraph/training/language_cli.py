@@ -92,7 +92,7 @@ class PretrainCLI(LanguageCLI):
 class FinetuneCLI(LanguageCLI):
     """The parts of a run of fine-tuning on one task."""
 
-    module_class = GlueClassifier
+    module_class: type[GlueClassifier] = GlueClassifier
     linked = ("vocab_size", "num_classes", "max_length", "glue_task")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +72,7 @@ class MaskedLanguageModel(WarmedUp):
         kwargs |= {"num_classes": kwargs["vocab_size"], "token_labels": True}
         super().__init__(embedding_std=embedding_std, **kwargs)
         self.save_hyperparameters()
-        self.model.classifier = MaskedLMHead(self.model.token_embedding)
+        self.model.classifier = MaskedLMHead(cast(Transformer, self.model).token_embedding)
 
     def hide(self, tokens: Tensor, generator: torch.Generator | None = None) -> Masked:
         """Hides some of the tokens; see :func:`sbmgraph.data.mask_tokens`."""
@@ -88,10 +88,11 @@ class MaskedLanguageModel(WarmedUp):
 
     def _evaluate(self, batch: SequenceBatch, stage: str) -> Tensor:
         masked = self.hide(batch.tokens)
-        features, _ = self.model.encode(
+        model = cast(Transformer, self.model)
+        features, _ = model.encode(
             masked.tokens, batch.batch, batch.num_sequences, position=batch.positions
         )
-        scores = self.model.classifier(features[masked.positions])
+        scores = model.classifier(features[masked.positions])
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         total = F.cross_entropy(scores, masked.targets, reduction="sum")
         count = max(len(masked.targets), 1)
