@@ -81,11 +81,11 @@ class Device(NamedTuple):
 
 
 CPU = Device(
-    fastrg=Part(edge=33.6, node_block=5.41),
-    dense=Part(pair=1.86, pair_block=0.0178),
-    listing=Part(edge=1.0, pair=0.1),
-    edges=Part(edge=8.0, edge_channel=0.2, edge_block=0.2),
-    tiles=Part(pair=3.0, pair_channel=0.1, pair_block=0.08),
+    fastrg=Part(edge=20.7, edge_block=0.0544, node=146, node_block=1.96, call=1.58e6),
+    dense=Part(pair=0.644, pair_block=0.0152, call=1.11e6),
+    listing=Part(edge=1.79, pair=0.0882, call=2.46e5),
+    edges=Part(edge_block=0.12, edge_channel=0.62, node_block=8.62, call=3.42e6),
+    tiles=Part(pair_block=0.0307, pair_channel=0.176, node_block=4.68, call=3.95e6),
 )
 """Fitted on two threads of an AVX2 machine."""
 

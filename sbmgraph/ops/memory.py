@@ -43,7 +43,7 @@ def check_memory(layout: str, expected: float, possible: float, device: torch.de
     if needed > available:
         raise ValueError(
             f"'sbm' must expect no more edges than memory holds, got {expected:.3g} expected edges "
-            f"of {possible:.3g} pairs ({expected / max(possible, 1.0):.1%} density) that need "
+            f"({expected / max(possible, 1.0):.1%} density) of {possible:.3g} pairs, which need "
             f"about {needed / 2**30:.1f} GiB as {layout} of {available / 2**30:.1f} GiB available "
             f"on {device}: lower 'init_density' or set 'max_density', use smaller batches or fewer "
             "heads, or raise the density penalty"

@@ -11,8 +11,8 @@ from sbmgraph.kernels.csr import CSR
 from sbmgraph.kernels.model import EdgeModel
 from sbmgraph.kernels.random import RESOLUTION
 from sbmgraph.kernels.tile import operator as tile
+from sbmgraph.ops import memory
 from sbmgraph.ops.cost import Size, cheapest
-from sbmgraph.ops.memory import available_memory, bytes_needed, check_memory
 from sbmgraph.sbm import SBM
 
 LAWS = ("bernoulli", "poisson")
@@ -76,7 +76,7 @@ def sample(
     with torch.no_grad():
         size = _size(sbm, exploration, channels)
         algorithm, layout = _choose(sbm, size, algorithm, layout)
-        check_memory(layout, size.edges, size.pairs, sbm.device)
+        memory.check_memory(layout, size.edges, size.pairs, sbm.device)
         return _draw(sbm, law, algorithm, layout, exploration, draw_seed(generator))
 
 
@@ -102,9 +102,11 @@ def _choose(sbm: SBM, size: Size, algorithm: str, layout: str) -> tuple[str, str
         algorithm = "fastrg"
     tiles = sbm.affinity.dtype == torch.float32 and tile.is_available(sbm.device.type)
     chosen = cheapest(size, sbm.device.type, algorithm, layout, tiles)
-    if layout == "auto" and bytes_needed(chosen[1], *size[:2]) > available_memory(sbm.device):
+    if layout == "auto":
         other = "csr" if chosen[1] == "bits" else "bits"
-        if bytes_needed(other, *size[:2]) <= available_memory(sbm.device):
+        available = memory.available_memory(sbm.device)
+        needed, less = (memory.bytes_needed(form, *size[:2]) for form in (chosen[1], other))
+        if needed > available >= less:
             return cheapest(size, sbm.device.type, algorithm, other, tiles)
     return chosen
 

@@ -106,7 +106,7 @@ def test_order_is_query_head_key_without_duplicates(algorithm: str) -> None:
 def test_more_expected_edges_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 
-    module = importlib.import_module("sbmgraph.ops.sample")
+    module = importlib.import_module("sbmgraph.ops.memory")
     monkeypatch.setattr(module, "available_memory", lambda device: 100)
     sbm = random_sbm(50, 60)
     with pytest.raises(ValueError, match=r"expected edges \(.*density\).*max_density"):
