@@ -56,7 +56,8 @@ report: $(VENV)/.train
 	$(BIN)/python tasks/report.py $(RUN)
 
 docs: $(VENV)/.dev
-	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	rm -rf docs/api/generated
+	$(BIN)/sphinx-build -q -W --keep-going -E -b html docs docs/_build/html
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/notebooks

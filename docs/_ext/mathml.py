@@ -31,7 +31,6 @@ def visit_math(self: Any, node: nodes.Element) -> None:
 
 def visit_displaymath(self: Any, node: nodes.Element) -> None:
     """A formula by itself."""
-    # Blank lines part formulas; the first line of several is kept together by `aligned`.
     self.body.append(self.starttag(node, "div", CLASS="math formula"))
     self.body.append(convert(self, node, as_block=True))
     self.body.append("</div>\n")
