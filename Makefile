@@ -6,6 +6,8 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 RUN ?= runs/listops_quick/sbm/seed1
+# More arguments of `make listops`.
+ARGS ?=
 VENV := .venv
 # Idle OpenMP threads sleep rather than spin, which on a busy machine costs more than the work.
 export OMP_WAIT_POLICY ?= passive
@@ -15,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_AR
 .PHONY: listops test test-all test-bounds test-gpu bench-gpu lint install ext bench report docs notebooks clean
 
 listops: $(VENV)/.train
-	$(BIN)/python tasks/lra.py fit --config tasks/configs/listops_quick.yaml --overwrite true
+	$(BIN)/python tasks/lra.py fit --config tasks/configs/listops_quick.yaml --overwrite true $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" -n 2
@@ -54,13 +56,14 @@ report: $(VENV)/.train
 	$(BIN)/python tasks/report.py $(RUN)
 
 docs: $(VENV)/.dev
-	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	rm -rf docs/api/generated
+	$(BIN)/sphinx-build -q -W --keep-going -E -b html docs docs/_build/html
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/notebooks
 
 clean:
-	rm -rf $(VENV) docs/_build docs/api/generated .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) docs/_build docs/generated docs/api/generated .pytest_cache .mypy_cache .ruff_cache
 
 # torch goes first and pinned, so that no other package asks for its newest build.
 $(VENV)/.train: pyproject.toml constraints.txt

@@ -36,6 +36,20 @@ class SampledGraph:
     This constructor trusts its arguments; :meth:`from_edge_index` and :meth:`from_csr` make graphs
     from edges.
 
+    Examples:
+        A hand-made pattern: each of four tokens attends to itself and to the one before it.
+
+        >>> import torch
+        >>> from sbmgraph import SampledGraph
+        >>> key, query = torch.tensor([[0, 0, 1, 1, 2, 2, 3], [0, 1, 1, 2, 2, 3, 3]])
+        >>> graph = SampledGraph.from_edge_index(torch.stack([key, query]), num_queries=4, num_keys=4)
+        >>> graph
+        SampledGraph(num_edges=7, num_queries=4, num_keys=4, heads=1, num_graphs=1)
+        >>> graph.density()
+        tensor([[0.4375]], dtype=torch.float64)
+        >>> graph.layout
+        'csr'
+
     Args:
         nodes (Nodes): The nodes and heads.
         edges (CSR or Bits): The edges.

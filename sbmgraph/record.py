@@ -211,6 +211,18 @@ def record(
         Recorder: A sequence of :class:`LayerSample`, or of what ``keep`` returns, filled while the
         block is active.
 
+    Examples:
+        >>> import torch
+        >>> from sbmgraph import record
+        >>> from sbmgraph.nn import SBMTransformer
+        >>> model = SBMTransformer(vocab_size=10, num_classes=2, num_layers=2, num_clusters=4)
+        >>> with record(model) as runs:
+        ...     out = model(torch.randint(10, (3, 20)))
+        >>> [sample.name for sample in runs]
+        ['layers.0.attention.conv', 'layers.1.attention.conv']
+        >>> runs[0].sbm.expected_density().shape  # [inputs, heads]
+        torch.Size([3, 2])
+
     Raises:
         ValueError: If ``model`` is not a module, or ``keep`` not callable.
     """

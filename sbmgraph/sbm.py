@@ -36,6 +36,18 @@ class SBM:
             (default: one graph)
         key_batch (Tensor, optional): Graph of each key, sorted int64 of shape :obj:`[m]`.
 
+    Examples:
+        Two blocks; queries of the first attend to keys of the second, half of the time:
+
+        >>> import torch
+        >>> from sbmgraph import SBM
+        >>> member = torch.eye(2)[[0, 0, 1]].unsqueeze(1)  # [3 tokens, 1 head, 2 blocks]
+        >>> sbm = SBM(member, member, torch.tensor([[[0.0, 0.5], [0.0, 0.0]]]))
+        >>> sbm
+        SBM(num_queries=3, num_keys=3, heads=1, num_clusters=2, num_graphs=1)
+        >>> sbm.expected_edges()  # two queries, one key
+        tensor([[1.]])
+
     Raises:
         ValueError: If shapes, dtypes or devices do not fit together, a factor is negative or not
             finite, or a batch vector is not sorted.

@@ -1,7 +1,12 @@
-"""Every example of the guide runs, each on its own, with the names that its text speaks of."""
+"""Every example of the documentation runs, and every public object has a page.
+
+The examples of the guide to PyG run each on its own, with the names that its text speaks of; those of
+any other page one after the other.
+"""
 
 from __future__ import annotations
 
+import importlib
 import re
 import textwrap
 from pathlib import Path
@@ -16,8 +21,30 @@ from torch_geometric.nn import GCNConv
 from sbmgraph import record
 from sbmgraph.nn import GPSBlock, SBMConv
 
-GUIDE = Path(__file__).parents[1] / "docs" / "pyg.md"
-BLOCKS = re.findall(r"^ *```python\n(.*?)^ *```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+DOCS = Path(__file__).parents[1] / "docs"
+GUIDE = DOCS / "pyg.md"
+FENCE = re.compile(r"^ *```python\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+BLOCKS = FENCE.findall(GUIDE.read_text())
+# kernels.md quotes the source.
+PAGES = sorted(
+    path
+    for folder in (DOCS, DOCS / "concepts", DOCS / "guides")
+    for path in folder.glob("*.md")
+    if path.name not in ("pyg.md", "kernels.md") and FENCE.search(path.read_text())
+)
+PACKAGES = (
+    "sbmgraph",
+    "sbmgraph.analysis",
+    "sbmgraph.data",
+    "sbmgraph.nn",
+    "sbmgraph.nn.baselines",
+    "sbmgraph.ops",
+    "sbmgraph.training",
+    "sbmgraph.viz",
+    "sbmgraph.viz.report",
+)
+# Tables that the text of a page describes.
+NO_PAGE = {"sbmgraph.__version__", "sbmgraph.data.TASKS", "sbmgraph.data.GLUE_TASKS"}
 
 
 class Model(nn.Module):
@@ -65,3 +92,44 @@ def test_the_guide_has_examples() -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_example_runs(block: str) -> None:
     exec(compile(textwrap.dedent(block), str(GUIDE), "exec"), namespace(block))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = page.read_text()
+    if page.stem == "huggingface":
+        pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in FENCE.findall(text):
+        exec(compile(textwrap.dedent(block), str(page), "exec"), names)
+
+
+def pages() -> set[str]:
+    """The full names of all objects that the reference has a page of."""
+    found = set()
+    for path in (DOCS / "api").glob("*.md"):
+        module = ""
+        for line in path.read_text().splitlines():
+            heading = re.fullmatch(r"\.\. currentmodule:: (\S+)", line)
+            entry = re.fullmatch(r"   (\w+)", line)
+            if heading:
+                module = heading[1]
+            elif entry:
+                found.add(f"{module}.{entry[1]}")
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_object_has_a_page(package: str) -> None:
+    pytest.importorskip("lightning" if package.endswith("training") else "torch")
+    public = {f"{package}.{name}" for name in importlib.import_module(package).__all__}
+    assert public - NO_PAGE <= pages()
+
+
+def test_every_page_has_an_object() -> None:
+    for name in pages():
+        module, _, attribute = name.rpartition(".")
+        if module == "sbmgraph.hf":
+            pytest.importorskip("transformers")
+        assert hasattr(importlib.import_module(module), attribute), name

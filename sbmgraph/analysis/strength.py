@@ -50,6 +50,20 @@ def block_strength(sbm: SBM) -> np.ndarray:
         float64 array of shape :obj:`[num_graphs, H]`; 0 for a graph without pairs or without edges
         in expectation.
 
+    Examples:
+        Two blocks that attend to themselves alone, and a head that tells no token from another:
+
+        >>> import torch
+        >>> from sbmgraph import SBM
+        >>> from sbmgraph.analysis import block_strength, describe_blocks
+        >>> member = torch.eye(2)[[0, 0, 1, 1]].unsqueeze(1)
+        >>> blocks = SBM(member, member, 0.5 * torch.eye(2).unsqueeze(0))
+        >>> block_strength(blocks).round(2).tolist()
+        [[1.0]]
+        >>> alike = SBM(torch.ones(4, 1, 1), torch.ones(4, 1, 1), torch.full((1, 1, 1), 0.5))
+        >>> describe_blocks(alike)[:27]
+        'No block structure: rank on'
+
     Raises:
         ValueError: If ``sbm`` is none.
     """

@@ -80,6 +80,19 @@ class SBMConv(MessagePassing):
           edge attributes :math:`(E, D)` *(optional)*
         - **output:** :math:`(n, H \cdot C_{out})`, or :math:`(n, C_{out})` without :obj:`concat`
 
+    Examples:
+        >>> import torch
+        >>> from sbmgraph.nn import SBMConv
+        >>> conv = SBMConv(16, 32, heads=4, num_clusters=8, init_density=0.1)
+        >>> conv
+        SBMConv(16, 32, heads=4)
+        >>> x, batch = torch.randn(7, 16), torch.tensor([0, 0, 0, 0, 1, 1, 1])
+        >>> conv(x, batch).shape
+        torch.Size([7, 128])
+        >>> out, (edge_index, alpha) = conv(x, batch, return_attention_weights=True)
+        >>> alpha.shape == (edge_index.size(1), 4)
+        True
+
     Raises:
         ValueError: If an argument is unknown or out of range.
     """

@@ -15,7 +15,7 @@ def node_entropy(sbm: SBM) -> Tensor:
 
     .. math::
         \frac{1}{n + m} \sum_i H(\bar{\mathbf{y}}_i), \qquad \bar{\mathbf{y}}_i = \mathbf{y}_i /
-        \textstyle\sum_k y_{ik},
+        \sum_k y_{ik},
 
     over queries and keys; between 0, where each node has one block, and :math:`\log K`.
 

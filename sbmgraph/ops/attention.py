@@ -91,6 +91,21 @@ def edge_attention(
         Tensor of shape :obj:`[n, H, dv]` in the dtype of ``query``, and with ``return_weights``
         also the softmax's weights (before dropout) of shape :obj:`[E]`.
 
+    Examples:
+        Over the complete graph it is full attention:
+
+        >>> import torch
+        >>> from torch.nn.functional import scaled_dot_product_attention
+        >>> from sbmgraph import SampledGraph
+        >>> from sbmgraph.ops import edge_attention
+        >>> q, k, v = torch.randn(3, 5, 2, 8)  # 5 tokens, 2 heads, 8 channels
+        >>> pairs = torch.cartesian_prod(torch.arange(5), torch.arange(5)).t()
+        >>> graph = SampledGraph.from_edge_index(pairs, num_queries=5, num_keys=5, heads=2)
+        >>> out = edge_attention(q, k, v, graph)
+        >>> full = scaled_dot_product_attention(*(x.transpose(0, 1) for x in (q, k, v)))
+        >>> torch.allclose(out, full.transpose(0, 1), atol=1e-6)
+        True
+
     Raises:
         ValueError: If shapes, dtypes or devices do not fit together, a choice is unknown, or a
             backend asked for by name does not work here.

@@ -59,6 +59,18 @@ def sample(
     Returns:
         SampledGraph: The sampled edges.
 
+    Examples:
+        >>> import torch
+        >>> from sbmgraph import SBM, sample
+        >>> member = torch.ones(1000, 1, 1)
+        >>> sbm = SBM(member, member, torch.tensor([[[0.01]]]))
+        >>> graph = sample(sbm, generator=torch.Generator().manual_seed(0))
+        >>> bool(abs(graph.num_edges - 10_000) < 5 * (10_000 * 0.99) ** 0.5)
+        True
+        >>> again = sample(sbm, generator=torch.Generator().manual_seed(0))
+        >>> torch.equal(graph.edge_index, again.edge_index)
+        True
+
     Raises:
         ValueError: If an argument is unknown or out of range, the probabilities are not finite,
             too small for the dense algorithm's random numbers, or memory cannot hold the expected

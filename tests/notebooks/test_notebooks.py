@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import pytest
+
+from sbmgraph.viz import block_color
 
 nbformat = pytest.importorskip("nbformat")
 
@@ -19,8 +23,8 @@ def path(request) -> Path:
     return request.param
 
 
-def test_all_four_are_there():
-    assert [path.name[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_"]
+def test_all_five_are_there():
+    assert [path.name[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_", "05_"]
 
 
 def test_outputs_are_kept_and_small(path):
@@ -32,7 +36,19 @@ def test_outputs_are_kept_and_small(path):
     outputs = [output for cell in code for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
     assert path.stat().st_size < MAX_BYTES
+
+
+def test_blocks_keep_their_colours():
+    """Pictures are stored with a palette, which must hold the colours of the four planted blocks."""
+    image = pytest.importorskip("PIL.Image")
+    notebook = nbformat.read(FOLDER / "02_sampled_graphs.ipynb", as_version=4)
+    sorted_by_block = next(cell for cell in notebook.cells if "plot_expected(sbm" in cell.source)
+    picture = next(o.data["image/png"] for o in sorted_by_block.outputs if "image/png" in o.data)
+    opened = image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    colors = {color for _, color in opened.getcolors(opened.width * opened.height)}
+    assert {tuple(bytes.fromhex(block_color(block)[1:])) for block in range(4)} <= colors
 
 
 def test_tells_a_story(path):

@@ -1,0 +1,93 @@
+"""Every command of README and documentation that is marked as runnable runs, in order, in a fresh clone.
+
+A block of shell commands is marked by a comment before it, ``<!-- run -->``. The comment may hold lines
+``text => other text``, which make what takes long on the page short here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = (
+    "README.md",
+    "docs/install.md",
+    "docs/first_steps.md",
+    "docs/guides/training.md",
+    "docs/guides/density.md",
+    "docs/guides/logging.md",
+    "docs/lra.md",
+)
+MARKED = re.compile(r"<!-- run\b(.*?)-->\n```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
+# The installed packages stand for those that make would install.
+INSTALLED = "make -o .venv/.train -o .venv/.dev "
+START = """set -eux
+sbmgraph() { python -m sbmgraph "$@"; }
+"""
+
+
+def script(text: str) -> str:
+    """The marked commands of a page, in their short form."""
+    blocks = []
+    for changes, block in MARKED.findall(text):
+        for change in filter(None, map(str.strip, changes.splitlines())):
+            long, short = change.split(" => ")
+            assert long in block, f"no {long!r} to shorten in {block!r}"
+            block = block.replace(long, short)
+        blocks.append(re.sub(r"^make ", INSTALLED, block, flags=re.MULTILINE))
+    return "\n".join(blocks)
+
+
+def test_every_page_has_commands() -> None:
+    for page in PAGES:
+        assert script((ROOT / page).read_text()), page
+
+
+def test_a_page_that_is_not_run_has_no_marks() -> None:
+    for path in (ROOT / "docs").rglob("*.md"):
+        name = path.relative_to(ROOT).as_posix()
+        if not {"generated", "_build"} & set(path.parts) and name not in PAGES:
+            assert "<!-- run" not in path.read_text(), name
+
+
+def clone(folder: Path) -> None:
+    """What a clone of this state of the repository would hold, and an environment."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listing.returncode:
+        pytest.skip("not a clone of the repository")
+    for name in filter(None, listing.stdout.split("\0")):
+        source = ROOT / name
+        if source.is_symlink() or source.is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / name, follow_symlinks=False)
+    (folder / ".venv").symlink_to(sys.prefix)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_commands_run_in_order(tmp_path: Path) -> None:
+    for module in ("lightning", "matplotlib", "entmax"):
+        pytest.importorskip(module)
+    if not (Path(sys.prefix) / "bin" / "activate").is_file():
+        pytest.skip("needs a virtual environment to activate")
+    clone(tmp_path)
+    commands = START + "\n".join(script((ROOT / page).read_text()) for page in PAGES)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        ["bash", "-c", commands], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "accuracy" in done.stdout
+    assert (tmp_path / "runs" / "listops_quick" / "sbm" / "seed1" / "report.html").is_file()
