@@ -151,7 +151,7 @@ def attention_backward(rounds: int) -> dict[str, Any]:
         factors.append(sbm.affinity.clone().requires_grad_())
 
         def run(backend: str, g=graph, x=leaves, f=factors) -> None:
-            g._csc = None
+            g.__dict__.pop("_kept__csc", None)
             for leaf in (*x, *f):
                 leaf.grad = None
             edge_attention(*x, g, SBM.unchecked(*f), backend=backend).sum().backward()
@@ -238,7 +238,7 @@ def edges_scaling(rounds: int, largest: int) -> dict[str, Any]:
         del sbm
 
         def run(g=graph) -> None:
-            g._csc = None
+            g.__dict__.pop("_kept__csc", None)
             edge_attention(*qkv, g, backend="fused").sum().backward()
 
         out[str(graph.num_edges)] = compare({"step": run}, rounds if edges < 10**8 else 1)["step"]
