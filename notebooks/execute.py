@@ -2,9 +2,9 @@
 
     python notebooks/execute.py [NOTEBOOK ...]        # all of this folder without a name
 
-A picture of more than 256 colours gets a palette. Its entries are first the colours of blocks, so that a
-block is the same colour here as in every other picture, then those that most pixels have, then what is
-nearest to the rest.
+A picture of more than 256 colours gets a palette. Its entries are first the colours of blocks, so
+that a block is the same colour here as in every other picture, then those that most pixels have,
+then what is nearest to the rest.
 """
 
 from __future__ import annotations

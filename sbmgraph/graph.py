@@ -42,7 +42,8 @@ class SampledGraph:
         >>> import torch
         >>> from sbmgraph import SampledGraph
         >>> key, query = torch.tensor([[0, 0, 1, 1, 2, 2, 3], [0, 1, 1, 2, 2, 3, 3]])
-        >>> graph = SampledGraph.from_edge_index(torch.stack([key, query]), num_queries=4, num_keys=4)
+        >>> edges = torch.stack([key, query])
+        >>> graph = SampledGraph.from_edge_index(edges, num_queries=4, num_keys=4)
         >>> graph
         SampledGraph(num_edges=7, num_queries=4, num_keys=4, heads=1, num_graphs=1)
         >>> graph.density()

@@ -1,7 +1,7 @@
-"""Every command of README and documentation that is marked as runnable runs, in order, in a fresh clone.
+"""Every command of README and documentation that is marked runs, in order, in a fresh clone.
 
-A block of shell commands is marked by a comment before it, ``<!-- run -->``. The comment may hold lines
-``text => other text``, which make what takes long on the page short here.
+A block of shell commands is marked by a comment before it, ``<!-- run -->``. The comment may hold
+lines ``text => other text``, which make what takes long on the page short here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every example of the documentation runs, and every public object has a page.
 
-The examples of the guide to PyG run each on its own, with the names that its text speaks of; those of
-any other page one after the other.
+The examples of the guide to PyG run each on its own, with the names that its text speaks of; those
+of any other page one after the other.
 """
 
 from __future__ import annotations

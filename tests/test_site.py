@@ -15,7 +15,9 @@ pytest.importorskip("sphinx")
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-ROLE = re.compile(r":(?:class|func|meth):`~?((?:torch|torch_geometric|networkx|sklearn|scipy)\.[\w.]+)`")
+ROLE = re.compile(
+    r":(?:class|func|meth):`~?((?:torch|torch_geometric|networkx|sklearn|scipy)\.[\w.]+)`"
+)
 
 
 def extension(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Formulas as MathML, made at build time by docutils: pages need neither JavaScript nor a network."""
+"""Formulas as MathML, made at build time by docutils: pages need no JavaScript and no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages that are made from elsewhere in the repository: notebooks, the gallery, texts at its root."""
+"""Pages whose source lies elsewhere in the repository: notebooks, the gallery, two texts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Links to the documentation of other packages without their inventories, which the build would have
-to fetch: a page's address follows from a name, or is written down here."""
+"""Links to the documentation of other packages without their inventories, which the build would
+have to fetch: a page's address follows from a name, or is written down here."""
 
 from __future__ import annotations
 

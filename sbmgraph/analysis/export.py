@@ -107,7 +107,7 @@ def to_networkx(
         density=len(columns["key"]) / max(num_queries * num_keys, 1),
     )  # fmt: skip
     if sbm is not None:
-        out.graph["expected_density"] = float(sbm.expected_density()[graph_index, head])
+        out.graph["expected_density"] = float(sbm.expected_density()[graph_index, head].detach())
         out.graph["block_strength"] = float(block_strength(sbm)[graph_index, head])
     sides = (("key", 0, num_keys, blocks[1]), ("query", 1, num_queries, blocks[0]))
     for kind, side, size, block in sides:

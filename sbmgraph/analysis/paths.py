@@ -112,8 +112,8 @@ def check_universality(
     every continuous sequence function.
 
     The universality proof of Cho et al. (NeurIPS 2022) rests on Assumption 1 of Yun et al., *O(n)
-    Connections are Expressive Enough* (NeurIPS 2020), on the attention patterns :math:`A^1, \ldots, A^p`
-    that the layers cycle through:
+    Connections are Expressive Enough* (NeurIPS 2020), on the attention patterns :math:`A^1, \ldots,
+    A^p` that the layers cycle through:
 
     1. every token attends to itself in every pattern;
     2. the union of the patterns has a Hamiltonian path: an order :math:`\gamma` of the tokens with

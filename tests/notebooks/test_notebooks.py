@@ -41,7 +41,7 @@ def test_outputs_are_kept_and_small(path):
 
 
 def test_blocks_keep_their_colours():
-    """Pictures are stored with a palette, which must hold the colours of the four planted blocks."""
+    """Pictures are stored with a palette: it must hold the colours of the four planted blocks."""
     image = pytest.importorskip("PIL.Image")
     notebook = nbformat.read(FOLDER / "02_sampled_graphs.ipynb", as_version=4)
     sorted_by_block = next(cell for cell in notebook.cells if "plot_expected(sbm" in cell.source)
