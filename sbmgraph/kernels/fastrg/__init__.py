@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from types import ModuleType
 
 import torch
@@ -11,9 +10,6 @@ from torch import Tensor
 from sbmgraph.kernels.fastrg import reference
 from sbmgraph.kernels.model import EdgeModel, tiny_model
 from sbmgraph.kernels.probe import Probe
-
-KERNELS = {"cpu": "sbmgraph.kernels.fastrg.cpu", "cuda": "sbmgraph.kernels.fastrg.gpu"}
-"""The module that holds the compiled sampler of each device type."""
 
 
 def sample(model: EdgeModel, law: str, exploration: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -25,11 +21,21 @@ def sampler(device: torch.device) -> ModuleType:
     """The module whose ``sample`` runs on a device."""
     if not PROBE.works(device.type):
         return reference
-    return import_module(KERNELS[device.type])
+    return _compiled(device)
+
+
+def _compiled(device: torch.device) -> ModuleType:
+    if device.type == "cuda":
+        from sbmgraph.kernels.fastrg import gpu
+
+        return gpu
+    from sbmgraph.kernels.fastrg import cpu
+
+    return cpu
 
 
 def _attempt(device: torch.device) -> None:
-    import_module(KERNELS[device.type]).sample(tiny_model(device), "bernoulli", 0.0, 0)
+    _compiled(device).sample(tiny_model(device), "bernoulli", 0.0, 0)
 
 
 PROBE = Probe("fastRG", _attempt)

@@ -8,7 +8,6 @@ arguments are flat; :class:`_Flat` is their one order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -20,9 +19,6 @@ from sbmgraph.kernels.layout import head_by_head
 from sbmgraph.kernels.options import Factors, Options
 from sbmgraph.kernels.probe import Probe
 from sbmgraph.kernels.tile import reference
-
-MODULES = {"cpu": "sbmgraph.kernels.tile.cpu", "cuda": "sbmgraph.kernels.tile.gpu"}
-"""The module of each device's kernels."""
 
 
 class _Flat(NamedTuple):
@@ -91,10 +87,15 @@ def attention(
 
 def _kernels(device_type: str, dtype: torch.dtype) -> Any:
     """Where a device's ``forward`` and ``backward`` are; those of float64 are the reference's."""
-    module = MODULES.get(device_type)
-    if dtype == torch.float64 or module is None:
+    if dtype == torch.float64:
         return reference
-    return import_module(module)
+    if device_type == "cuda":
+        from sbmgraph.kernels.tile import gpu
+
+        return gpu
+    from sbmgraph.kernels.tile import cpu
+
+    return cpu
 
 
 @custom_op("sbmgraph::tile_attention", mutates_args=())
