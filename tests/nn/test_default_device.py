@@ -40,4 +40,4 @@ def test_encoder(request: pytest.FixtureRequest) -> None:
     tokens = torch.randint(10, (2, 20))
     mask = torch.ones(2, 20, dtype=torch.bool)
     request.getfixturevalue("meta_by_default")
-    assert model(tokens, mask).device.type == "cpu"
+    assert model(tokens, mask=mask).device.type == "cpu"
