@@ -15,7 +15,8 @@ from sbmgraph.training.cli import main, portable
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "tasks" / "lra.py"
 CONFIGS = sorted((REPOSITORY / "tasks" / "configs").glob("*.yaml"))
-LRA = [path for path in CONFIGS if path.stem.split("_")[0] not in ("duplicates", "graphs")]
+OTHERS = ("duplicates", "graphs", "glue", "sparsify")
+LRA = [path for path in CONFIGS if path.stem.split("_")[0] not in OTHERS]
 OPTIONS = {"num_train": 64, "num_val": 16, "num_test": 16, "min_length": 5, "max_length": 40}
 CONFIG = {
     "name": "tiny",
@@ -197,7 +198,7 @@ def test_configs_parse_and_name_their_task(config):
 
     values = TaskCLI(["--config", str(config)], build=False).config
     assert values.name == config.stem
-    assert values.data.task == config.stem.removesuffix("_quick")
+    assert values.data.task == config.stem.removesuffix("_quick").removesuffix("_authors")
     assert values.trainer.max_steps % values.data.round_steps == 0
     assert values.model.warmup_steps < values.trainer.max_steps
 

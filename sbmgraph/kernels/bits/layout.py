@@ -43,7 +43,7 @@ def words_per_row(key_ptr: Tensor) -> Tensor:
 def word_pointers(query_ptr: Tensor, key_ptr: Tensor, heads: int) -> Tensor:
     """Where the words of each graph start, int64 of shape :obj:`[G + 1]`."""
     words = query_ptr.diff() * words_per_row(key_ptr) * heads
-    return torch.cat([torch.zeros_like(words[:1]), words.cumsum(0)])
+    return torch.cat([words.new_zeros(1), words.cumsum(0)])
 
 
 def num_words(num_queries: int, num_keys: int, heads: int) -> int:
