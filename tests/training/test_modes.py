@@ -29,6 +29,10 @@ def test_validating_before_training_changes_nothing(data, tmp_path, make_model, 
 def test_pure_precisions(data, tmp_path, make_model, make_trainer, name, precision):
     model = make_model(data, name, dropout=0.0)
     trainer = make_trainer(tmp_path, precision=precision, max_steps=4)
+    if (name, precision) == ("nystromformer", "16-true"):
+        with pytest.raises(ValueError, match=r"'precision' must be .* for 'nystromformer'"):
+            trainer.fit(model, data)
+        return
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
     dtype = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
