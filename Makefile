@@ -28,7 +28,7 @@ test-all: $(VENV)/.dev
 # The compiled kernels once more, with every array access checked.
 test-bounds: $(VENV)/.dev
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(BIN)/python -m pytest -q -n 2 \
-		-m "not slow" tests/ops tests/kernels tests/nn
+		-m "not slow" -k "not interpreter" tests/ops tests/kernels
 
 # On a machine with a GPU, in an environment that has torch, Triton and pytest (GPU_PYTHON); without a
 # GPU both say what they would run.
