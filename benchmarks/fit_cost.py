@@ -1,6 +1,6 @@
 """Fits the model of cost by which ``sample(algorithm="auto", layout="auto")`` chooses.
 
-Usage: python benchmarks/fit_cost.py [--rounds 3]
+Usage: python benchmarks/fit_cost.py [--rounds 3] [--dtype bfloat16] [--points FILE]
 
 Times every part of a step over a grid of sizes, densities, blocks and channels, fits the
 coefficients with non-negative least squares of the relative errors, and prints them as
@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,17 +67,19 @@ def training_step(
     return run
 
 
-def measure(n: int, density: float, clusters: int, channels: int, rounds: int) -> dict[str, Any]:
+def measure(
+    n: int, density: float, clusters: int, channels: int, rounds: int, dtype: torch.dtype
+) -> dict[str, Any]:
     """Seconds of every part at one point of the grid."""
-    heads = max(1, min(8, 8192 // n))
+    heads = max(1, min(8, 8192 // n)) if DEVICE == "cpu" else 8
     sbm = random_sbm(n, heads, clusters, density)
     model = EdgeModel(sbm.rate, sbm.key_membership, sbm.query_ptr, sbm.key_ptr)
-    qkv = [torch.randn(n, heads, channels, device=DEVICE) for _ in range(3)]
+    qkv = [torch.randn(n, heads, channels, device=DEVICE, dtype=dtype) for _ in range(3)]
     bits = dense.sample(model, "bernoulli", 0.0, 0)
     tiled = SampledGraph(sbm.nodes, bits)
     listed = SampledGraph(sbm.nodes, tiled.csr)
     size = Size(listed.num_edges, n * n * heads, 2 * n * heads, clusters, channels)
-    functions = {
+    functions: dict[str, Callable[[], Any]] = {
         "dense": lambda: dense.sample(model, "bernoulli", 0.0, 0),
         "listing": lambda: bits_to_csr(bits),
         "edges": training_step(sbm, listed, qkv, "fused"),
@@ -104,12 +108,18 @@ def fit(part: str, points: list[dict[str, Any]]) -> tuple[Part, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--points", type=Path, help="file for what was measured")
+    chosen = parser.parse_args()
+    rounds, dtype = chosen.rounds, getattr(torch, chosen.dtype)
     torch.manual_seed(0)
     grid = itertools.product((256, 1024, 4096), (0.005, 0.03, 0.2, 0.8), (32, 128), (32,))
-    points = [
-        measure(*sizes, rounds) for sizes in (*grid, (1024, 0.2, 32, 64), (1024, 0.8, 32, 64))
-    ]
+    more = [(1024, 0.2, 32, 64), (1024, 0.8, 32, 64)]
+    if DEVICE == "cuda":
+        more += [(16384, density, 128, 32) for density in (0.005, 0.03, 0.2, 0.8)]
+    points = [measure(*sizes, rounds, dtype) for sizes in (*grid, *more)]
+    if chosen.points is not None:
+        chosen.points.write_text(json.dumps(points))
     for part in COLUMNS:
         found, error = fit(part, points)
         given = {k: float(f"{v:.3g}") for k, v in found._asdict().items() if v > 0}

@@ -60,7 +60,7 @@ SIZES = {
             "image": (256, 1024, 1024),
             "pathfinder32": (256, 1024, 1024),
         },
-        seconds=0.4,
+        seconds=0.25,
     ),
     "tiny": Size(
         nodes=48,
@@ -324,7 +324,7 @@ def _popcount(words: Tensor) -> int:
     return sum(int(((words >> bit) & 1).sum()) for bit in range(32))
 
 
-@part("attention over one graph: edges, tiles, flash attention and FlexAttention", 110)
+@part("attention over one graph: edges, tiles, flash attention and FlexAttention", 100)
 def attention(run: Run) -> None:
     n, heads = run.size.nodes, run.size.heads
     for dtype in (torch.bfloat16, torch.float32):
@@ -402,29 +402,49 @@ class _Full(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.inner(x).view(x.size(0), 3, self.heads, -1).permute(1, 2, 0, 3)
-        out = F.scaled_dot_product_attention(*qkv.unsqueeze(1))
-        return self.outer(out[0].transpose(0, 1).flatten(1))
+        qkv = self.inner(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(*qkv)  # [graphs, heads, nodes, channels]
+        return self.outer(out.transpose(1, 2).flatten(2))
 
 
-def _layer(run: Run, density: float) -> nn.Module:
+FORMS = {
+    "tiled": {"algorithm": "dense", "layout": "bits"},
+    "listed": {"algorithm": "fastrg", "layout": "csr"},
+}
+"""The forms of a step that are timed beside what ``auto`` chooses."""
+
+
+def _layer(run: Run, density: float, heads: int = 0, **options: Any) -> nn.Module:
     from sbmgraph.nn import SBMAttention
 
     size = run.size
-    channels = size.heads * size.channels
-    return SBMAttention(channels, size.heads, num_clusters=size.clusters, init_density=density).to(
-        run.device
-    )
+    heads = heads or size.heads
+    channels = heads * size.channels
+    options = {"num_clusters": size.clusters, "init_density": density, **options}
+    return SBMAttention(channels, heads, **options).to(run.device)
 
 
-def _step(run: Run, layer: nn.Module, nodes: int) -> Callable[[], None]:
+def _forms(
+    run: Run, density: float, heads: int, shape: tuple[int, ...], batch: Tensor | None
+) -> dict[str, float]:
+    """The step's time as ``auto`` chooses and by force."""
+    forms = {"sbm": {}, **FORMS}
+    return {
+        name: run.milliseconds(_step(run, _layer(run, density, heads, **form), shape, batch))
+        for name, form in forms.items()
+    }
+
+
+def _step(
+    run: Run, layer: nn.Module, shape: tuple[int, ...], batch: Tensor | None = None
+) -> Callable[[], None]:
     """Forward and backward of a layer in bfloat16 autocast."""
-    x = torch.randn(nodes, run.size.heads * run.size.channels, device=run.device)
-    x.requires_grad_()
+    x = torch.randn(shape, device=run.device, requires_grad=True)
+    more = {} if batch is None else {"batch": batch}
 
     def step() -> None:
         with torch.autocast(run.device, torch.bfloat16):
-            out = layer(x)
+            out = layer(x, **more)
         out.float().square().sum().backward()
         layer.zero_grad(set_to_none=True)
         x.grad = None
@@ -432,19 +452,32 @@ def _step(run: Run, layer: nn.Module, nodes: int) -> Callable[[], None]:
     return step
 
 
-@part("a layer's step by nodes and density, against full attention (flash)", 80)
+@part("a layer's step by nodes and density, against full attention (flash)", 90)
 def layer(run: Run) -> None:
-    channels = run.size.heads * run.size.channels
+    heads = run.size.heads
+    channels = heads * run.size.channels
     for nodes in run.size.layer_nodes:
-        full = run.milliseconds(_step(run, _Full(channels, run.size.heads).to(run.device), nodes))
+        dense = _Full(channels, heads).to(run.device)
+        full = run.milliseconds(_step(run, dense, (1, nodes, channels)))
         below = 0.0
         for density in run.size.grid:
             with run.attempt(nodes=nodes, density=density):
-                spent = run.milliseconds(_step(run, _layer(run, density), nodes))
-                run.note(nodes=nodes, density=density, sbm=spent, full=full, ratio=spent / full)
-                if spent <= full:
+                spent = _forms(run, density, heads, (nodes, channels), None)
+                ratio = spent["sbm"] / full
+                run.note(nodes=nodes, density=density, **spent, full=full, ratio=ratio)
+                if spent["sbm"] <= full:
                     below = max(below, density)
         run.note(nodes=nodes, faster_than_flash_up_to_density=below)
+    lengths = lengths_of(run, "listops")
+    channels = 2 * run.size.channels
+    dense = _Full(channels, 2).to(run.device)
+    full = run.milliseconds(_step(run, dense, (len(lengths), max(lengths), channels)))
+    batch = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(run.device)
+    for density in run.size.grid:
+        with run.attempt(nodes="listops", density=density):
+            spent = _forms(run, density, 2, (sum(lengths), channels), batch)
+            ratio = spent["sbm"] / full
+            run.note(nodes="listops", density=density, **spent, full=full, ratio=ratio)
 
 
 @part("host synchronisations and launches of a layer's step, and its hottest kernels", 40)
@@ -456,7 +489,8 @@ def profile(run: Run) -> None:
     activities += [ProfilerActivity.CUDA] * (run.device == "cuda")
     for density in run.size.densities:
         with run.attempt(density=density):
-            step = _step(run, _layer(run, density), nodes)
+            shape = (nodes, run.size.heads * run.size.channels)
+            step = _step(run, _layer(run, density), shape)
             step()
             waits = _waits(run, step)
             with torch.profiler.profile(activities=activities) as found:

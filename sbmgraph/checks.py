@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 
 def describe(value: Any) -> str:
@@ -104,6 +105,23 @@ def check_flag(name: str, value: Any) -> None:
         raise ValueError(f"'{name}' must be True or False, got {value!r}")
 
 
+_FACTS = WeakIdKeyDictionary()
+
+
+def batch_facts(batch: Tensor) -> tuple[bool, int, int]:
+    """Whether a batch vector with entries descends anywhere, its first and its last entry. They are
+    kept until the vector changes, so that of all layers that take it one waits for the device."""
+    keeps = type(batch) is Tensor and not batch.is_inference()
+    if keeps and batch in _FACTS and _FACTS[batch][0] == batch._version:
+        return _FACTS[batch][1]
+    descends = (batch[1:] < batch[:-1]).any()
+    found = torch.stack([descends.to(batch.dtype), batch[0], batch[-1]]).tolist()
+    facts = (bool(found[0]), found[1], found[2])
+    if keeps:
+        _FACTS[batch] = (batch._version, facts)
+    return facts
+
+
 def check_batch(name: str, batch: Any, size: int, device: torch.device) -> None:
     """``batch`` must be a sorted integer vector that gives the graph of each of ``size`` nodes."""
     if (
@@ -123,12 +141,12 @@ def check_batch(name: str, batch: Any, size: int, device: torch.device) -> None:
         raise ValueError(f"'{name}' must be on {device} like the nodes, got {batch.device}")
     if size == 0:
         return
-    if bool((batch[1:] < batch[:-1]).any()):
+    descends, first, last = batch_facts(batch)
+    if descends:
         raise ValueError(
             f"'{name}' must be sorted in ascending order (graphs contiguous), "
             "got a vector with a descent"
         )
-    first, last = int(batch[0]), int(batch[-1])
     if first < 0:
         raise ValueError(f"'{name}' must hold graph numbers >= 0, got {first}")
     limit = 2**20 + 16 * size

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 from torch_geometric.utils import scatter
 
-from sbmgraph.checks import check_batch, check_positive_int
+from sbmgraph.checks import batch_facts, check_batch, check_positive_int
+from sbmgraph.kernels.words import Words, words_of
 
 MAX_NODES = 2**31 - 1
 """Keys are stored as int32."""
@@ -122,23 +125,35 @@ class Nodes:
     @kept
     def query_ptr(self) -> Tensor:
         """Query node offsets of each graph, int64 of shape :obj:`[G + 1]`."""
-        return self._offsets(self.query_batch, self.num_queries)
+        return _offsets(self.query_batch, self.num_queries, self.num_graphs, self.device)
 
     @kept
     def key_ptr(self) -> Tensor:
         """Key node offsets of each graph, int64 of shape :obj:`[G + 1]`."""
-        return self._offsets(self.key_batch, self.num_keys)
+        if self.key_batch is self.query_batch and self.num_keys == self.num_queries:
+            return self.query_ptr
+        return _offsets(self.key_batch, self.num_keys, self.num_graphs, self.device)
+
+    @kept
+    def sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of queries and of keys of each graph, int64 of shape :obj:`[G]`, in the
+        host's memory."""
+        if self.query_batch is None:
+            return np.array([self.num_queries]), np.array([self.num_keys])
+        queries = _sizes(self.query_ptr)
+        if self.key_ptr is self.query_ptr:
+            return queries, queries
+        return queries, _sizes(self.key_ptr)
+
+    @kept
+    def words(self) -> Words:
+        """Where the bits of a graph over these nodes lie."""
+        return words_of(*self.sizes, self.heads, self.device)
 
     @kept
     def num_pairs(self) -> Tensor:
         """The number of possible edges of a head on each graph, int64 of shape :obj:`[G]`."""
         return self.query_ptr.diff() * self.key_ptr.diff()
-
-    def _offsets(self, batch: Tensor | None, num_nodes: int) -> Tensor:
-        if batch is None:
-            return torch.tensor([0, num_nodes], dtype=torch.int64, device=self.device)
-        boundaries = torch.arange(self.num_graphs + 1, dtype=torch.int64, device=self.device)
-        return torch.searchsorted(batch, boundaries)
 
     def sum_queries(self, value: Tensor) -> Tensor:
         """Sums :obj:`[n, ...]` over the queries of each graph → :obj:`[G, ...]`."""
@@ -181,12 +196,40 @@ class Nodes:
         )
 
 
+_OFFSETS = WeakIdKeyDictionary()
+_SIZES = WeakIdKeyDictionary()
+
+
+def _offsets(batch: Tensor | None, num_nodes: int, num_graphs: int, device: torch.device) -> Tensor:
+    """Where the nodes of each graph start; kept with a batch vector until it changes."""
+    if batch is None:
+        if num_nodes == 0:
+            return torch.zeros(2, dtype=torch.int64, device=device)
+        return torch.arange(0, 2 * num_nodes, num_nodes, dtype=torch.int64, device=device)
+    keeps = type(batch) is Tensor and not batch.is_inference()
+    key = (num_graphs, batch._version if keeps else None)
+    if keeps and batch in _OFFSETS and _OFFSETS[batch][0] == key:
+        return _OFFSETS[batch][1]
+    boundaries = torch.arange(num_graphs + 1, dtype=torch.int64, device=device)
+    ptr = torch.searchsorted(batch, boundaries)
+    if keeps:
+        _OFFSETS[batch] = (key, ptr)
+    return ptr
+
+
+def _sizes(ptr: Tensor) -> np.ndarray:
+    """The differences of offsets, kept with them."""
+    if ptr not in _SIZES:
+        _SIZES[ptr] = np.diff(ptr.cpu().numpy())
+    return _SIZES[ptr]
+
+
 def count_graphs(*batches: Tensor | None) -> int:
     """The number of graphs that sorted ``batches`` speak of; 1 where none is given."""
     given = [batch for batch in batches if batch is not None]
     if not given:
         return 1
-    return max((int(batch[-1]) + 1 if batch.numel() else 0) for batch in given)
+    return max((batch_facts(batch)[2] + 1 if batch.numel() else 0) for batch in given)
 
 
 def sum_by_graph(value: Tensor, batch: Tensor | None, num_graphs: int) -> Tensor:

@@ -234,7 +234,8 @@ class SBM:
         queries = self.nodes.sum_queries(self.query_membership)
         keys = self.nodes.sum_keys(self.key_membership)
         with torch.autocast(self.device.type, enabled=False):
-            edges = torch.einsum("ghk,hkl,ghl->gh", queries, self.affinity, keys)
+            rates = torch.bmm(queries.transpose(0, 1), self.affinity)  # [H, G, K]
+            edges = (rates * keys.transpose(0, 1)).sum(-1).t()
         if exploration == 0.0:
             return edges
         return edges + exploration * self.nodes.num_pairs.unsqueeze(1)
@@ -279,7 +280,7 @@ class SBM:
 
 def _rate(query_membership: Tensor, affinity: Tensor) -> Tensor:
     with torch.autocast(affinity.device.type, enabled=False):
-        return torch.einsum("nhk,hkl->nhl", query_membership, affinity)
+        return torch.bmm(query_membership.transpose(0, 1), affinity).transpose(0, 1)
 
 
 class _Rate(torch.autograd.Function):
@@ -299,9 +300,10 @@ class _Rate(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         query_membership, affinity = ctx.saved_tensors
         grad_membership = grad_affinity = None
+        grad = grad.transpose(0, 1)
         with torch.autocast(affinity.device.type, enabled=False):
             if ctx.needs_input_grad[0]:
-                grad_membership = torch.einsum("nhl,hkl->nhk", grad, affinity)
+                grad_membership = torch.bmm(grad, affinity.transpose(1, 2)).transpose(0, 1)
             if ctx.needs_input_grad[1]:
-                grad_affinity = torch.einsum("nhk,nhl->hkl", query_membership, grad)
+                grad_affinity = torch.bmm(query_membership.permute(1, 2, 0), grad)
         return grad_membership, grad_affinity, None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from sbmgraph.kernels.words import Words, words_of
 
 
 class EdgeModel(NamedTuple):
@@ -19,12 +22,21 @@ class EdgeModel(NamedTuple):
             same type.
         query_ptr: Where the queries of each graph start, int64 of shape :obj:`[G + 1]`.
         key_ptr: Where the keys of each graph start, int64 of shape :obj:`[G + 1]`.
+        words: Where the bits of a sampled graph lie, where the caller knows it.
     """
 
     rate: Tensor
     member: Tensor
     query_ptr: Tensor
     key_ptr: Tensor
+    words: Words | None = None
+
+    def layout(self) -> Words:
+        """Where the words of its graphs lie; waits for the device where nobody has said it."""
+        if self.words is not None:
+            return self.words
+        sizes = (np.diff(ptr.cpu().numpy()) for ptr in (self.query_ptr, self.key_ptr))
+        return words_of(*sizes, self.heads, self.device)
 
     @property
     def num_queries(self) -> int:

@@ -28,9 +28,11 @@ class Options(NamedTuple):
         dropout: Probability that a weight is dropped.
         seed: Key of the dropout's random numbers, see :mod:`sbmgraph.kernels.random`.
         estimator: ``"logit"`` or ``"mask"``, see :func:`sbmgraph.ops.edge_attention`.
+        kept: Words of the edges that dropout leaves, where they were drawn beforehand.
     """
 
     scale: float
     dropout: float
     seed: int
     estimator: str
+    kept: Tensor | None = None

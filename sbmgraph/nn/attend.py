@@ -43,7 +43,7 @@ def attend_groups(
     for group in groups:
         heads = slice(start, start + group.graph.heads)
         start = heads.stop
-        query, key, value = (x[:, heads] for x in inputs)
+        query, key, value = inputs if len(groups) == 1 else (x[:, heads] for x in inputs)
         shared: dict[str, Any] = {
             "graph": group.graph,
             "sbm": group.sbm,

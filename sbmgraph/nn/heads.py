@@ -228,11 +228,11 @@ class SBMHeads(nn.Module):
         weights = bool(return_attention_weights)
         sbm = None
         if not self.dense:
-            mine = slice(self.local_heads, None)
+            mine = (query, key)
+            if self.local_heads:
+                mine = (query[:, self.local_heads :], key[:, self.local_heads :])
             of_source, of_target = encodings
-            sbm = self.membership(
-                query[:, mine], key[:, mine], pair[1], pair[0], of_target, of_source, batch_size
-            )
+            sbm = self.membership(*mine, pair[1], pair[0], of_target, of_source, batch_size)
         samples, watched = self._sample(
             query, key, pair, sbm, given, bias, generator, batch_size, layer, weights
         )

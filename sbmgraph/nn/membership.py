@@ -185,7 +185,7 @@ class MembershipNetwork(nn.Module):
                 )
             )
             return
-        of_query, of_key = self._logits(query, self.phi), self._logits(key, self._key_network)
+        of_query, of_key = self._logits(self.phi(query)), self._logits(self._key_network(key))
         affinity = self.affinity()
 
         def expected(b: Tensor) -> Tensor:
@@ -201,8 +201,8 @@ class MembershipNetwork(nn.Module):
         queries or as keys."""
         if self.lin_pe is not None and pe is not None:
             x = x + self.lin_pe(pe).view_as(x)
-        logits = self._logits(x, self._key_network if of_keys else self.phi)
-        return logits.softmax(dim=-1) if self._simplex else torch.sigmoid(logits)
+        network = self._key_network if of_keys else self.phi
+        return self._memberships(network(x))
 
     def affinity(self) -> Tensor:
         """The block affinities :math:`\\mathbf{B}` [H, K, K]: with ``"sigmoid"`` each head's sum
@@ -235,9 +235,16 @@ class MembershipNetwork(nn.Module):
                 )
             check_weight_dtype(name, value, self.clusters)
             check_same("device", **{name: value, "weight": self.clusters})
+        if self.phi_key is None and self.lin_pe is None:
+            hidden = self.phi(torch.cat([query, key])).split([query.size(0), key.size(0)])
+            members = [self._memberships(x) for x in hidden]
+        else:
+            members = [
+                self.membership(query, query_pe),
+                self.membership(key, key_pe, of_keys=True),
+            ]
         return SBM.unchecked(
-            self.membership(query, query_pe),
-            self.membership(key, key_pe, of_keys=True),
+            *members,
             self.affinity(),
             query_batch,
             key_batch,
@@ -248,11 +255,15 @@ class MembershipNetwork(nn.Module):
     def _key_network(self) -> nn.Sequential:
         return self.phi if self.phi_key is None else self.phi_key
 
-    def _logits(self, x: Tensor, network: nn.Sequential) -> Tensor:
-        hidden = network(x)
-        with torch.autocast(x.device.type, enabled=False):
+    def _memberships(self, hidden: Tensor) -> Tensor:
+        logits = self._logits(hidden)
+        return logits.softmax(dim=-1) if self._simplex else torch.sigmoid(logits)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Of :math:`\\phi`'s output [n, H, d]: [n, H, K], which lie head by head."""
+        with torch.autocast(hidden.device.type, enabled=False):
             hidden, clusters = _at_least_float32(hidden), _at_least_float32(self.clusters)
-            logits = torch.einsum("nhd,hkd->nhk", hidden, clusters)
+            logits = torch.bmm(hidden.transpose(0, 1), clusters.transpose(1, 2)).transpose(0, 1)
             if self.log_temperature is not None:
                 logits = logits * _at_least_float32(self.log_temperature).exp().unsqueeze(-1)
             elif self.options.membership_temperature != 1.0:
@@ -263,7 +274,7 @@ class MembershipNetwork(nn.Module):
         if self.affinity_logits is not None:
             return _at_least_float32(self.affinity_logits)
         clusters = _at_least_float32(self.clusters)
-        return clusters @ clusters.transpose(1, 2)
+        return torch.bmm(clusters, clusters.transpose(1, 2))
 
     def __repr__(self) -> str:
         return (
@@ -277,7 +288,7 @@ def _mlp(channels: int) -> nn.Sequential:
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _logit(p: float) -> float:

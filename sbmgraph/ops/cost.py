@@ -90,11 +90,11 @@ CPU = Device(
 """Fitted on two threads of an AVX2 machine."""
 
 GPU = Device(
-    fastrg=Part(edge=2e-2, node_block=1e-2),
-    dense=Part(pair=5e-3, pair_block=5e-5),
+    fastrg=Part(edge=0.45, node_block=0.5),
+    dense=Part(pair=1e-3, pair_block=1.5e-5),
     listing=Part(edge=5e-3, pair=1e-4),
-    edges=Part(edge=2e-2, edge_channel=1e-3, edge_block=5e-4),
-    tiles=Part(pair=1e-3, pair_channel=8e-5, pair_block=4e-5),
+    edges=Part(edge=8e-2, edge_channel=1e-3, edge_block=3e-4),
+    tiles=Part(pair=3e-3, pair_channel=8e-5, pair_block=2e-5),
 )
 """Estimates for an H100, from instruction counts of the compiled kernels and their memory traffic;
 no GPU has been timed."""

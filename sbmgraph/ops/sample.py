@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from sbmgraph.checks import check_choice, check_positive_int, check_range, describe
@@ -93,13 +94,17 @@ def sample(
 
 
 def _size(sbm: SBM, exploration: float, channels: int) -> Size:
-    pairs = sbm.nodes.num_pairs.unsqueeze(1)
-    edges = sbm.expected_edges(exploration).double()
+    """The work that a model is expected to be. The host waits for the device, here and, for one
+    graph, nowhere else."""
+    queries, keys = sbm.nodes.sizes
+    pairs = (queries * keys)[:, None].astype(np.float64)
+    edges = sbm.expected_edges().cpu().numpy().astype(np.float64) + exploration * pairs
     # Where probabilities are cut at 1 the expectation is a bound; infinity must not hide behind it.
-    bound = torch.where(edges.isfinite(), torch.minimum(edges, pairs), edges)
-    expected, possible = torch.stack([bound.sum(), pairs.sum().double() * sbm.heads]).tolist()
+    bound = np.where(np.isfinite(edges), np.minimum(edges, pairs), edges)
     nodes = (sbm.num_queries + sbm.num_keys) * sbm.heads
-    return Size(expected, possible, nodes, sbm.num_clusters, channels)
+    return Size(
+        float(bound.sum()), float(pairs.sum()) * sbm.heads, nodes, sbm.num_clusters, channels
+    )
 
 
 def _choose(sbm: SBM, size: Size, algorithm: str, layout: str) -> tuple[str, str]:
@@ -116,9 +121,8 @@ def _choose(sbm: SBM, size: Size, algorithm: str, layout: str) -> tuple[str, str
     chosen = cheapest(size, sbm.device.type, algorithm, layout, tiles)
     if layout == "auto":
         other = "csr" if chosen[1] == "bits" else "bits"
-        available = memory.available_memory(sbm.device)
         needed, less = (memory.bytes_needed(form, *size[:2]) for form in (chosen[1], other))
-        if needed > available >= less:
+        if needed > memory.SMALL and needed > memory.available_memory(sbm.device) >= less:
             return cheapest(size, sbm.device.type, algorithm, other, tiles)
     return chosen
 
@@ -128,7 +132,11 @@ def _draw(
 ) -> SampledGraph:
     nodes = sbm.nodes
     model = EdgeModel(
-        sbm.rate.detach(), sbm.key_membership.detach(), nodes.query_ptr, nodes.key_ptr
+        sbm.rate.detach(),
+        sbm.key_membership.detach(),
+        nodes.query_ptr,
+        nodes.key_ptr,
+        nodes.words,
     )
     if algorithm == "dense":
         graph = SampledGraph(nodes, dense.sample(model, law, exploration, seed))

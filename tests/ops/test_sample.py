@@ -108,6 +108,7 @@ def test_more_expected_edges_than_memory_holds(monkeypatch: pytest.MonkeyPatch) 
 
     module = importlib.import_module("sbmgraph.ops.memory")
     monkeypatch.setattr(module, "available_memory", lambda device: 100)
+    monkeypatch.setattr(module, "SMALL", 0)
     sbm = random_sbm(50, 60)
     with pytest.raises(ValueError, match=r"expected edges \(.*density\).*max_density"):
         sample(sbm)

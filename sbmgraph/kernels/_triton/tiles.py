@@ -6,12 +6,8 @@ row's words, log-sum-exp and sums are a few registers of a thread.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 
 @triton.jit
@@ -109,25 +105,29 @@ def select(x, words, OFF: tl.constexpr):
     return three.reshape(queries, keys)
 
 
-class Tiles(NamedTuple):
-    """The nodes of every graph cut into blocks, none of which spans two graphs.
+@triton.jit
+def find(node_ptr, num_graphs, tile, BLOCK: tl.constexpr):
+    """Where a tile of ``BLOCK`` nodes lies: its graph, the graph's first node, the tile's first
+    node counted from there, and the number of nodes of the graph: at most ``start`` where there is
+    no such tile.
 
-    Attributes:
-        ptr: The first tile of each graph, int64 of shape :obj:`[G + 1]`.
-        graph: The graph of each tile, :math:`G` for those that are not there, int64 of shape
-            :obj:`[most]`.
-        most: How many tiles there are at most: the host need not wait for the sizes.
+    Graph ``g`` owns the numbers from ``node_ptr[g] // BLOCK + g`` on, counted from the first node:
+    as many as it has tiles, or one more. So nothing has to be counted beforehand.
     """
+    base = tl.load(node_ptr)
+    low = tile * 0
+    high = low + num_graphs
+    while high - low > 1:
+        middle = (low + high) // 2
+        if (tl.load(node_ptr + middle) - base) // BLOCK + middle <= tile:
+            low = middle
+        else:
+            high = middle
+    first = tl.load(node_ptr + low)
+    start = (tile - low - (first - base) // BLOCK) * BLOCK
+    return low, first, start, tl.load(node_ptr + low + 1) - first
 
-    ptr: Tensor
-    graph: Tensor
-    most: int
 
-
-def cut(node_ptr: Tensor, num_nodes: int, block: int) -> Tiles:
-    """Tiles of ``block`` nodes of graphs whose nodes start at ``node_ptr``."""
-    ptr = torch.zeros_like(node_ptr)
-    torch.cumsum((node_ptr.diff() + (block - 1)) // block, 0, out=ptr[1:])
-    most = num_nodes // block + node_ptr.numel() - 1
-    tile = torch.arange(most, dtype=torch.int64, device=ptr.device)
-    return Tiles(ptr, torch.searchsorted(ptr[1:], tile, right=True), most)
+def num_tiles(num_nodes: int, num_graphs: int, block: int) -> int:
+    """How many numbers tiles of ``block`` nodes have, see :func:`find`."""
+    return num_nodes // block + num_graphs

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from sbmgraph.kernels.model import graph_of_nodes
-
-WORD_BITS = 32
+from sbmgraph.kernels.words import WORD_BITS
 
 
 class Bits(NamedTuple):
@@ -46,18 +45,19 @@ def word_pointers(query_ptr: Tensor, key_ptr: Tensor, heads: int) -> Tensor:
     return torch.cat([words.new_zeros(1), words.cumsum(0)])
 
 
-def num_words(num_queries: int, num_keys: int, heads: int) -> int:
-    """The words of one graph."""
-    return num_queries * heads * (-(-num_keys // WORD_BITS))
-
-
 def num_rows(bits: Bits) -> int:
     """The number of query vertices over all graphs; waits for the device."""
     return int(bits.query_ptr[-1]) * bits.heads
 
 
 def empty_bits(
-    query_ptr: Tensor, key_ptr: Tensor, heads: int, total: int | None = None, *, zero: bool = True
+    query_ptr: Tensor,
+    key_ptr: Tensor,
+    heads: int,
+    total: int | None = None,
+    *,
+    word_ptr: Tensor | None = None,
+    zero: bool = True,
 ) -> Bits:
     """Bits without an edge.
 
@@ -67,10 +67,12 @@ def empty_bits(
         heads (int): The number of heads.
         total (int, optional): The number of words, where the caller knows it: without it the
             host waits for the device.
+        word_ptr (Tensor, optional): Where the words of each graph start, where the caller has it.
         zero (bool, optional): If :obj:`False`, words are uninitialised, for kernels that write
             every one.
     """
-    word_ptr = word_pointers(query_ptr, key_ptr, heads)
+    if word_ptr is None:
+        word_ptr = word_pointers(query_ptr, key_ptr, heads)
     if total is None:
         total = int(word_ptr[-1])
     new = torch.zeros if zero else torch.empty

@@ -23,7 +23,6 @@ from sbmgraph.kernels._numba.panels import PANEL, products, word_below
 from sbmgraph.kernels._numba.random import row_uniforms
 from sbmgraph.kernels._numba.threads import parallel_for
 from sbmgraph.kernels.bits import Bits, empty_bits
-from sbmgraph.kernels.bits.layout import num_words
 from sbmgraph.kernels.model import EdgeModel
 from sbmgraph.kernels.random import DENSE
 
@@ -60,10 +59,15 @@ class Rows(NamedTuple):
 
 def sample(model: EdgeModel, law: str, exploration: float, seed: int) -> Bits:
     """As :func:`sbmgraph.kernels.dense.reference.sample`."""
-    total = None
-    if model.num_graphs == 1:
-        total = num_words(model.num_queries, model.num_keys, model.heads)
-    bits = empty_bits(model.query_ptr, model.key_ptr, model.heads, total, zero=False)
+    words = model.layout()
+    bits = empty_bits(
+        model.query_ptr,
+        model.key_ptr,
+        model.heads,
+        words.total,
+        word_ptr=words.ptr,
+        zero=False,
+    )
     fill(model, law, exploration, seed, by_group(model), bits)
     return bits
 

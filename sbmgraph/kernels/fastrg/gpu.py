@@ -22,9 +22,8 @@ from sbmgraph.kernels._triton.bitmap import row_words
 from sbmgraph.kernels._triton.launch import launch
 from sbmgraph.kernels._triton.law import at_most_one, one_minus_exp
 from sbmgraph.kernels._triton.random import UNIT, edge_bits, random_bits, uniform
-from sbmgraph.kernels.bits import Bits, empty_bits, word_pointers
+from sbmgraph.kernels.bits import Bits, empty_bits
 from sbmgraph.kernels.bits import gpu as bits_gpu
-from sbmgraph.kernels.bits.layout import num_words
 from sbmgraph.kernels.dense import gpu as dense_gpu
 from sbmgraph.kernels.fastrg.plan import Plan, plan
 from sbmgraph.kernels.model import EdgeModel
@@ -192,12 +191,7 @@ def sample(model: EdgeModel, law: str, exploration: float, seed: int) -> tuple[T
         return rowptr, torch.empty(0, dtype=torch.int32, device=model.device)
     plan_ = plan(model, law, exploration)
     proposer = _Proposer(model, plan_, law, exploration, seed)
-    word_ptr = word_pointers(model.query_ptr, model.key_ptr, model.heads)
-    if model.num_graphs == 1:
-        total = num_words(model.num_queries, model.num_keys, model.heads)
-        max_keys = model.num_keys
-    else:
-        total, max_keys = torch.stack([word_ptr[-1], model.key_ptr.diff().max()]).tolist()
+    word_ptr, total, max_keys = model.layout()
     if max_keys > MAX_BITMAP_KEYS and not bool(plan_.is_dense.any()):
         edge = proposer.edges()
         row = edge.div(model.num_keys, rounding_mode="floor")

@@ -4,7 +4,8 @@ A program goes through the keys of its graph, tile by tile, with an online softm
 product of two tiles, and bits select from them. Nothing of a tile is kept but ``lse``, from which
 the backward passes of :mod:`~sbmgraph.kernels.tile.gpu_backward` compute weights anew. No two
 programs write the same place, so results do not depend on scheduling, and the host waits for
-nothing: there are at most ``n // block + G`` tiles, and those too many return at once.
+nothing: there are at most ``n // block + G`` tiles, each finds its own graph, and those too many
+return at once.
 
 Sums are float32. Numbers of nodes, of graphs and of edges do not change what is compiled, nor does
 the probability of dropout.
@@ -18,7 +19,15 @@ import triton.language as tl
 from torch import Tensor
 
 from sbmgraph.kernels._triton.launch import launch, pad
-from sbmgraph.kernels._triton.tiles import cut, dot, load_rows, load_words, select, store_rows
+from sbmgraph.kernels._triton.tiles import (
+    dot,
+    find,
+    load_rows,
+    load_words,
+    num_tiles,
+    select,
+    store_rows,
+)
 from sbmgraph.kernels.bits import Bits
 from sbmgraph.kernels.options import Options
 from sbmgraph.kernels.tile import gpu_sizes
@@ -33,20 +42,19 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit(do_not_specialize=["num_graphs"])
 def _forward_kernel(
-    query, key, value, words, kept, out, lse, query_ptr, key_ptr, word_ptr, tile_ptr, tile_graph,
+    query, key, value, words, kept, out, lse, query_ptr, key_ptr, word_ptr,
     num_graphs, heads, scale, keep_scale,
     d: tl.constexpr, dv: tl.constexpr, D: tl.constexpr, DV: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile, head = tl.program_id(0), tl.program_id(1)
-    g = tl.load(tile_graph + tile)
-    if g >= num_graphs:
+    g, first_query, start, count = find(query_ptr, num_graphs, tile, QUERIES)
+    if start >= count:
         return
-    first_query, first_key = tl.load(query_ptr + g), tl.load(key_ptr + g)
+    first_key = tl.load(key_ptr + g)
     size = (tl.load(key_ptr + g + 1) - first_key).to(tl.int32)
-    start = (tile - tl.load(tile_ptr + g)) * QUERIES
     node = first_query + start
-    mine = node + tl.arange(0, QUERIES) < tl.load(query_ptr + g + 1)
+    mine = start + tl.arange(0, QUERIES) < count
     pitch = (size + 31) // 32
     row_words = tl.load(word_ptr + g) + (start * heads + head) * pitch
     vertex = node * heads + head
@@ -97,12 +105,12 @@ def forward(
     query, scale = _with_positive_scale(query, options.scale)
     D, DV = pad(d), pad(dv)
     sizes = gpu_sizes.forward_sizes(query.dtype, D, DV)
-    tiles = cut(bits.query_ptr, n, sizes.queries)
+    graphs = bits.query_ptr.numel() - 1
     launch(
-        _forward_kernel, (tiles.most, heads), query,
+        _forward_kernel, (num_tiles(n, graphs, sizes.queries), heads), query,
         query, key, value, bits.words, kept_words(bits, n, options), out, lse,
-        bits.query_ptr, bits.key_ptr, bits.word_ptr, tiles.ptr, tiles.graph,
-        bits.query_ptr.numel() - 1, heads, scale, 1 / (1 - options.dropout),
+        bits.query_ptr, bits.key_ptr, bits.word_ptr, graphs, heads,
+        scale, 1 / (1 - options.dropout),
         d=d, dv=dv, D=D, DV=DV, QUERIES=sizes.queries, KEYS=sizes.keys,
         PRECISION=gpu_sizes.precision(query.dtype), num_warps=sizes.warps, num_stages=sizes.stages,
     )  # fmt: skip

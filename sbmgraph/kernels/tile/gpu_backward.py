@@ -18,7 +18,15 @@ import triton.language as tl
 from torch import Tensor
 
 from sbmgraph.kernels._triton.launch import launch, pad
-from sbmgraph.kernels._triton.tiles import cut, dot, load_rows, load_words, select, store_rows
+from sbmgraph.kernels._triton.tiles import (
+    dot,
+    find,
+    load_rows,
+    load_words,
+    num_tiles,
+    select,
+    store_rows,
+)
 from sbmgraph.kernels.bits import Bits
 from sbmgraph.kernels.options import Factors, Options
 from sbmgraph.kernels.tile import gpu_sizes
@@ -58,21 +66,20 @@ def _tile_grads(
 @triton.jit(do_not_specialize=["num_graphs", "num_queries", "num_keys"])
 def _query_kernel(
     grad, query, key, value, member, words, kept, lse, delta, dquery, drate,
-    query_ptr, key_ptr, word_ptr, tile_ptr, tile_graph,
+    query_ptr, key_ptr, word_ptr,
     num_graphs, num_queries: tl.int64, num_keys: tl.int64, heads, scale, keep_scale,
     d: tl.constexpr, dv: tl.constexpr, clusters: tl.constexpr, first_cluster: tl.constexpr,
     D: tl.constexpr, DV: tl.constexpr, K: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, LOGIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile, head = tl.program_id(0), tl.program_id(1)
-    g = tl.load(tile_graph + tile)
-    if g >= num_graphs:
+    g, first_query, start, count = find(query_ptr, num_graphs, tile, QUERIES)
+    if start >= count:
         return
-    first_query, first_key = tl.load(query_ptr + g), tl.load(key_ptr + g)
+    first_key = tl.load(key_ptr + g)
     size = (tl.load(key_ptr + g + 1) - first_key).to(tl.int32)
-    start = (tile - tl.load(tile_ptr + g)) * QUERIES
     node = first_query + start
-    mine = node + tl.arange(0, QUERIES) < tl.load(query_ptr + g + 1)
+    mine = start + tl.arange(0, QUERIES) < count
     pitch = (size + 31) // 32
     row_words = tl.load(word_ptr + g) + (start * heads + head) * pitch
     vertex, row = node * heads + head, tl.arange(0, QUERIES) * heads
@@ -112,20 +119,19 @@ def _query_kernel(
 @triton.jit(do_not_specialize=["num_graphs", "num_queries", "num_keys"])
 def _key_kernel(
     grad, query, key, value, rate, words, kept, lse, delta, dkey, dvalue, dmember,
-    query_ptr, key_ptr, word_ptr, tile_ptr, tile_graph,
+    query_ptr, key_ptr, word_ptr,
     num_graphs, num_queries: tl.int64, num_keys: tl.int64, heads, scale, keep_scale,
     d: tl.constexpr, dv: tl.constexpr, clusters: tl.constexpr, first_cluster: tl.constexpr,
     D: tl.constexpr, DV: tl.constexpr, K: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, LOGIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile, head = tl.program_id(0), tl.program_id(1)
-    g = tl.load(tile_graph + tile)
-    if g >= num_graphs:
+    g, first_key, first, size = find(key_ptr, num_graphs, tile, KEYS)
+    if first >= size:
         return
-    first_query, first_key = tl.load(query_ptr + g), tl.load(key_ptr + g)
-    size = (tl.load(key_ptr + g + 1) - first_key).to(tl.int32)
+    first, size = first.to(tl.int32), size.to(tl.int32)
+    first_query = tl.load(query_ptr + g)
     count = (tl.load(query_ptr + g + 1) - first_query).to(tl.int32)
-    first = ((tile - tl.load(tile_ptr + g)) * KEYS).to(tl.int32)
     inside = first + tl.arange(0, KEYS) < size
     pitch = (size + 31) // 32
     head_words = tl.load(word_ptr + g) + head * pitch
@@ -232,8 +238,7 @@ class _Sweeps:
 
     def by_query(self, dquery: Tensor | None, drate: Tensor | None, member: Tensor | None) -> None:
         """The gradients of a query's side; ``member`` is what the gate is multiplied by."""
-        nodes = (self.bits.query_ptr, self.inputs[1].size(0))
-        self._run(_query_kernel, nodes, (dquery,), drate, member)
+        self._run(_query_kernel, (dquery,), drate, member)
 
     def by_key(
         self,
@@ -243,13 +248,11 @@ class _Sweeps:
         rate: Tensor | None,
     ) -> None:
         """The gradients of a key's side; ``rate`` is what the gate is multiplied by."""
-        nodes = (self.bits.key_ptr, self.inputs[2].size(0))
-        self._run(_key_kernel, nodes, (dkey, dvalue), dmember, rate)
+        self._run(_key_kernel, (dkey, dvalue), dmember, rate)
 
     def _run(
         self,
         kernel: Any,
-        nodes: tuple[Tensor, int],
         grads: tuple[Tensor | None, ...],
         dfactor: Tensor | None,
         factor: Tensor | None,
@@ -260,22 +263,22 @@ class _Sweeps:
         _, query, key, value = self.inputs
         heads, d, dv = query.size(1), query.size(2), value.size(2)
         bits, options, dtype = self.bits, self.options, query.dtype
+        graphs = bits.query_ptr.numel() - 1
         clusters = 0 if dfactor is None else dfactor.size(2)
         D, DV, most = pad(d), pad(dv), gpu_sizes.CLUSTERS
         for first in range(0, max(clusters, 1), most):
             K = pad(min(clusters - first, most))
             if kernel is _query_kernel:
                 sizes = gpu_sizes.query_sizes(dtype, D, DV, K)
-                tiles = cut(*nodes, sizes.queries)
+                tiles = num_tiles(query.size(0), graphs, sizes.queries)
             else:
                 sizes = gpu_sizes.key_sizes(dtype, D, DV, K)
-                tiles = cut(*nodes, sizes.keys)
+                tiles = num_tiles(key.size(0), graphs, sizes.keys)
             launch(
-                kernel, (tiles.most, heads), query,
+                kernel, (tiles, heads), query,
                 *self.inputs, factor, bits.words, self.kept, self.lse, self.delta, *grads, dfactor,
-                bits.query_ptr, bits.key_ptr, bits.word_ptr, tiles.ptr, tiles.graph,
-                bits.query_ptr.numel() - 1, query.size(0), key.size(0), heads,
-                options.scale, 1 / (1 - options.dropout),
+                bits.query_ptr, bits.key_ptr, bits.word_ptr, graphs, query.size(0), key.size(0),
+                heads, options.scale, 1 / (1 - options.dropout),
                 d=d, dv=dv, clusters=clusters, first_cluster=first, D=D, DV=DV, K=K,
                 QUERIES=sizes.queries, KEYS=sizes.keys, LOGIT=options.estimator == "logit",
                 PRECISION=gpu_sizes.precision(dtype),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sbmgraph.kernels._triton.launch import launch
 from sbmgraph.kernels._triton.random import tile_bits, uniform
-from sbmgraph.kernels._triton.tiles import cut, load_words, pack, store_words
+from sbmgraph.kernels._triton.tiles import find, load_words, num_tiles, pack, store_words
 from sbmgraph.kernels.bits import Bits
 from sbmgraph.kernels.options import Options
 from sbmgraph.kernels.random import DROPOUT
@@ -23,17 +23,15 @@ QUERIES, KEYS, WARPS = 64, 64, 4
 
 @triton.jit(do_not_specialize=["num_graphs", "seed"])
 def _kept_kernel(
-    words, kept, query_ptr, key_ptr, word_ptr, tile_ptr, tile_graph,
+    words, kept, query_ptr, key_ptr, word_ptr,
     num_graphs, heads, dropout, seed: tl.int64,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, PURPOSE: tl.constexpr,
 ):  # fmt: skip
     tile, head = tl.program_id(0), tl.program_id(1)
-    g = tl.load(tile_graph + tile)
-    if g >= num_graphs:
+    g, _, start, count = find(query_ptr, num_graphs, tile, QUERIES)
+    if start >= count:
         return
     size = (tl.load(key_ptr + g + 1) - tl.load(key_ptr + g)).to(tl.int32)
-    start = (tile - tl.load(tile_ptr + g)) * QUERIES
-    count = tl.load(query_ptr + g + 1) - tl.load(query_ptr + g)
     node = start + tl.arange(0, QUERIES)
     mine = node < count
     vertex = (node * heads + head).to(tl.int32)
@@ -48,15 +46,15 @@ def _kept_kernel(
 
 def kept_words(bits: Bits, num_queries: int, options: Options) -> Tensor | None:
     """The words of ``bits`` without the edges that are dropped, int32 of shape :obj:`[W]`, or
-    :obj:`None` where none is."""
-    if options.dropout == 0:
-        return None
+    :obj:`None` where none is; those of ``options`` if it has them."""
+    if options.dropout == 0 or options.kept is not None:
+        return options.kept
     kept = torch.empty_like(bits.words)
-    tiles = cut(bits.query_ptr, num_queries, QUERIES)
+    graphs = bits.query_ptr.numel() - 1
     launch(
-        _kept_kernel, (tiles.most, bits.heads), kept,
-        bits.words, kept, bits.query_ptr, bits.key_ptr, bits.word_ptr, tiles.ptr, tiles.graph,
-        bits.query_ptr.numel() - 1, bits.heads, options.dropout, options.seed,
+        _kept_kernel, (num_tiles(num_queries, graphs, QUERIES), bits.heads), kept,
+        bits.words, kept, bits.query_ptr, bits.key_ptr, bits.word_ptr, graphs, bits.heads,
+        options.dropout, options.seed,
         QUERIES=QUERIES, KEYS=KEYS, PURPOSE=DROPOUT, num_warps=WARPS,
     )  # fmt: skip
     return kept

@@ -27,9 +27,9 @@ def forward_sizes(dtype: torch.dtype, D: int, DV: int) -> Sizes:
     """Of the forward pass, for blocks of ``D`` and ``DV`` channels."""
     channels = max(D, DV)
     if dtype == torch.float32:
-        return Sizes(64, 64, 8) if channels <= 32 else Sizes(32, 32, 4)
+        return Sizes(64, 64, 4, 3) if channels <= 32 else Sizes(32, 32, 4)
     if channels <= 64:
-        return Sizes(128, 128, 8)
+        return Sizes(128, 64, 8)
     return Sizes(128, 64, 8) if channels <= 128 else Sizes(64, 32, 8)
 
 
@@ -37,9 +37,9 @@ def query_sizes(dtype: torch.dtype, D: int, DV: int, K: int) -> Sizes:
     """Of the backward sweep of queries, for blocks of ``K`` clusters."""
     channels = max(D, DV)
     if dtype == torch.float32:
-        return Sizes(64, 32, 8) if channels <= 32 else Sizes(32, 32, 8)
+        return Sizes(32, 32, 4) if channels <= 32 else Sizes(32, 32, 8)
     if channels <= 64:
-        return Sizes(128, 64, 8)
+        return Sizes(64, 32, 4, 3)
     return Sizes(64, 32, 8) if channels <= 128 else Sizes(32, 32, 8)
 
 
@@ -47,9 +47,9 @@ def key_sizes(dtype: torch.dtype, D: int, DV: int, K: int) -> Sizes:
     """Of the backward sweep of keys, likewise."""
     channels = max(D, DV)
     if dtype == torch.float32:
-        return Sizes(32, 64, 8) if channels <= 32 and K <= 64 else Sizes(32, 32, 8)
+        return Sizes(32, 32, 4) if channels <= 32 else Sizes(32, 32, 8)
     if channels <= 32:
-        return Sizes(64, 64, 8)
+        return Sizes(64, 64, 4, 3)
     return Sizes(32, 64, 8) if channels <= 128 else Sizes(32, 32, 8)
 
 

@@ -34,6 +34,7 @@ class _Flat(NamedTuple):
     query_ptr: Tensor
     key_ptr: Tensor
     seed: Tensor  # [], a tensor so that no two seeds are two graphs to torch.compile
+    kept: Tensor | None = None  # the words that dropout leaves, where they are drawn beforehand
 
     def bits(self) -> Bits:
         return Bits(self.words, self.word_ptr, self.query_ptr, self.key_ptr, self.query.size(1))
@@ -44,7 +45,7 @@ class _Flat(NamedTuple):
         return Factors(self.rate, self.member)
 
     def options(self, scale: float, dropout: float, estimator: str) -> Options:
-        return Options(scale, dropout, int(self.seed), estimator)
+        return Options(scale, dropout, int(self.seed), estimator, self.kept)
 
 
 def attention(
@@ -80,6 +81,8 @@ def attention(
         *bits[:4],
         seed,
     )
+    if options.dropout > 0 and query.is_cuda and query.dtype != torch.float64:
+        flat = flat._replace(kept=_dropout(*bits[:4], seed, flat.query, dropout=options.dropout))
     return _forward(
         *flat, scale=options.scale, dropout=options.dropout, estimator=options.estimator
     )
@@ -98,6 +101,31 @@ def _kernels(device_type: str, dtype: torch.dtype) -> Any:
     return cpu
 
 
+@custom_op("sbmgraph::tile_dropout", mutates_args=(), device_types="cuda")
+def _dropout(
+    words: Tensor,
+    word_ptr: Tensor,
+    query_ptr: Tensor,
+    key_ptr: Tensor,
+    seed: Tensor,
+    query: Tensor,
+    *,
+    dropout: float,
+) -> Tensor:
+    """The words that dropout leaves, drawn once for the forward and the backward pass."""
+    from sbmgraph.kernels.tile.gpu_dropout import kept_words
+
+    bits = Bits(words, word_ptr, query_ptr, key_ptr, query.size(1))
+    kept = kept_words(bits, query.size(0), Options(1.0, dropout, int(seed), "logit"))
+    assert kept is not None
+    return kept
+
+
+@_dropout.register_fake
+def _(words: Tensor, *tensors: Any, dropout: float) -> Tensor:
+    return torch.empty_like(words)
+
+
 @custom_op("sbmgraph::tile_attention", mutates_args=())
 def _forward(
     query: Tensor,
@@ -110,12 +138,13 @@ def _forward(
     query_ptr: Tensor,
     key_ptr: Tensor,
     seed: Tensor,
+    kept: Tensor | None = None,
     *,
     scale: float,
     dropout: float,
     estimator: str,
 ) -> tuple[Tensor, Tensor]:
-    flat = _Flat(query, key, value, rate, member, words, word_ptr, query_ptr, key_ptr, seed)
+    flat = _Flat(query, key, value, rate, member, words, word_ptr, query_ptr, key_ptr, seed, kept)
     options = flat.options(scale, dropout, estimator)
     return reference.forward(query, key, value, flat.bits(), options)
 
@@ -150,6 +179,7 @@ def _backward(
     query_ptr: Tensor,
     key_ptr: Tensor,
     seed: Tensor,
+    kept: Tensor | None = None,
     *,
     scale: float,
     dropout: float,
@@ -157,7 +187,7 @@ def _backward(
     needs: Sequence[bool],
 ) -> list[Tensor]:
     """Gradients of query, key, value, rate and member; empty where ``needs`` says not needed."""
-    flat = _Flat(query, key, value, rate, member, words, word_ptr, query_ptr, key_ptr, seed)
+    flat = _Flat(query, key, value, rate, member, words, word_ptr, query_ptr, key_ptr, seed, kept)
     options = flat.options(scale, dropout, estimator)
     return _run_backward(reference, grad_out, out, lse, flat, options, needs)
 
