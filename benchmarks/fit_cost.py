@@ -55,13 +55,14 @@ def seconds(function: Callable[[], Any], rounds: int) -> float:
 def training_step(
     sbm: SBM, graph: SampledGraph, qkv: list[torch.Tensor], backend: str
 ) -> Callable[[], None]:
-    """Attention forward and backward, the gate's gradient included."""
+    """Attention forward and backward, the gate's gradient and what it transposes included."""
     leaves = [x.detach().requires_grad_() for x in qkv]
     factors = (sbm.query_membership, sbm.key_membership, sbm.affinity)
     model = SBM.unchecked(*(x.detach().requires_grad_() for x in factors))
 
     def run() -> None:
-        out = edge_attention(*leaves, graph, model, backend=backend)
+        fresh = SampledGraph(graph.nodes, graph.bits if backend == "tile" else graph.csr)
+        out = edge_attention(*leaves, fresh, model, backend=backend)
         torch.autograd.grad(out.sum(), (*leaves, model.query_membership, model.key_membership))
 
     return run

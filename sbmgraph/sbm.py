@@ -8,13 +8,13 @@ no n×m matrix is ever formed here.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sbmgraph.checks import check_floating, check_range, check_same, check_tensor, describe
 from sbmgraph.nodes import Nodes
+from sbmgraph.products import head_product
 
 
 class SBM:
@@ -211,11 +211,11 @@ class SBM:
         number of backward passes may run."""
         if self._rate is None:
             with torch.inference_mode(False), torch.no_grad():
-                self._rate = _rate(self.query_membership, self.affinity)
+                self._rate = head_product(self.query_membership, self.affinity)
         wanted = self.query_membership.requires_grad or self.affinity.requires_grad
         if not (wanted and torch.is_grad_enabled()):
             return self._rate
-        return _Rate.apply(self.query_membership, self.affinity, self._rate)
+        return head_product(self.query_membership, self.affinity, self._rate)
 
     def expected_edges(self, exploration: float = 0.0) -> Tensor:
         r"""Expected number of edges :math:`\sum_{ij} p_{ij}` of each head on each graph, exact and
@@ -276,34 +276,3 @@ class SBM:
             f"heads={self.heads}, num_clusters={self.num_clusters}, "
             f"num_graphs={self.num_graphs})"
         )
-
-
-def _rate(query_membership: Tensor, affinity: Tensor) -> Tensor:
-    with torch.autocast(affinity.device.type, enabled=False):
-        return torch.bmm(query_membership.transpose(0, 1), affinity).transpose(0, 1)
-
-
-class _Rate(torch.autograd.Function):
-    """Y B whose value is known already."""
-
-    generate_vmap_rule = False
-
-    @staticmethod
-    def forward(query_membership: Tensor, affinity: Tensor, value: Tensor) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        query_membership, affinity = ctx.saved_tensors
-        grad_membership = grad_affinity = None
-        grad = grad.transpose(0, 1)
-        with torch.autocast(affinity.device.type, enabled=False):
-            if ctx.needs_input_grad[0]:
-                grad_membership = torch.bmm(grad, affinity.transpose(1, 2)).transpose(0, 1)
-            if ctx.needs_input_grad[1]:
-                grad_affinity = torch.bmm(query_membership.permute(1, 2, 0), grad)
-        return grad_membership, grad_affinity, None

@@ -13,7 +13,7 @@ ORDER = [
     {"version", "files"},
     {"checks"},
     {"kernels"},
-    {"nodes"},
+    {"nodes", "products"},
     {"sbm", "graph"},
     {"record"},
     {"ops"},

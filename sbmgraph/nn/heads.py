@@ -330,6 +330,7 @@ class SBMHeads(nn.Module):
             "exploration": exploration,
             "generator": generator,
             "channels": self.channels,
+            "dtype": query.dtype,
         }
         if in_transform():
             with sampling_model(sbm) as values:

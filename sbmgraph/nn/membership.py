@@ -18,6 +18,7 @@ from sbmgraph.checks import (
     describe,
 )
 from sbmgraph.nn.options import SBMOptions
+from sbmgraph.products import head_product
 from sbmgraph.sbm import SBM
 
 DEFAULT_DENSITY = 0.25
@@ -263,7 +264,7 @@ class MembershipNetwork(nn.Module):
         """Of :math:`\\phi`'s output [n, H, d]: [n, H, K], which lie head by head."""
         with torch.autocast(hidden.device.type, enabled=False):
             hidden, clusters = _at_least_float32(hidden), _at_least_float32(self.clusters)
-            logits = torch.bmm(hidden.transpose(0, 1), clusters.transpose(1, 2)).transpose(0, 1)
+            logits = head_product(hidden, clusters.transpose(1, 2))
             if self.log_temperature is not None:
                 logits = logits * _at_least_float32(self.log_temperature).exp().unsqueeze(-1)
             elif self.options.membership_temperature != 1.0:

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+
 FORMS = {"listed": ("fastrg", "csr"), "thinned": ("dense", "csr"), "tiled": ("dense", "bits")}
 
 
@@ -89,24 +91,39 @@ CPU = Device(
 )
 """Fitted on two threads of an AVX2 machine."""
 
-GPU = Device(
-    fastrg=Part(edge=0.45, node_block=0.5),
-    dense=Part(pair=1e-3, pair_block=1.5e-5),
-    listing=Part(edge=5e-3, pair=1e-4),
-    edges=Part(edge=8e-2, edge_channel=1e-3, edge_block=3e-4),
-    tiles=Part(pair=3e-3, pair_channel=8e-5, pair_block=2e-5),
+GPU_HALF = Device(
+    fastrg=Part(edge=0.0365, edge_block=1.21e-3, node_block=0.25, call=1.58e6),
+    dense=Part(pair=1.17e-3, pair_block=1.48e-5, call=2.58e5),
+    listing=Part(edge=0.0128, pair=1.95e-4, call=2.6e5),
+    edges=Part(edge=0.337, edge_block=8.6e-4, node_block=0.33, call=1.45e6),
+    tiles=Part(pair_block=1.33e-5, pair_channel=6.6e-5, call=1.34e6),
 )
-"""Estimates for an H100, from instruction counts of the compiled kernels and their memory traffic;
-no GPU has been timed."""
+"""Fitted on an H100 in bfloat16; ``edges`` with the transposition, and what nodes cost from whole
+layers of 16,384 nodes (benchmarks/GPU.md)."""
+
+GPU_FLOAT32 = GPU_HALF._replace(
+    edges=GPU_HALF.edges._replace(edge_block=1.05e-3),
+    tiles=Part(pair_block=1.12e-4, pair_channel=5.5e-4, call=1.34e6),
+)
+"""Likewise for float32, whose products are three of TF32: ``tiles`` scaled by the times of its
+kernels (``benchmarks/gpu_tune.py``)."""
 
 
-def device_model(device_type: str) -> Device:
-    """The coefficients of a device type; the CPU's where there are none."""
-    return GPU if device_type == "cuda" else CPU
+def device_model(device_type: str, dtype: torch.dtype = torch.float32) -> Device:
+    """The coefficients of a device type for attention in ``dtype``; the CPU's where there are
+    none."""
+    if device_type != "cuda":
+        return CPU
+    return GPU_HALF if dtype in (torch.float16, torch.bfloat16) else GPU_FLOAT32
 
 
 def cheapest(
-    size: Size, device_type: str, algorithm: str, layout: str, tiles: bool
+    size: Size,
+    device_type: str,
+    algorithm: str,
+    layout: str,
+    tiles: bool,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[str, str]:
     """The algorithm and layout of the cheapest form that the choices leave.
 
@@ -116,8 +133,9 @@ def cheapest(
         algorithm: ``"fastrg"``, ``"dense"`` or ``"auto"``.
         layout: ``"csr"``, ``"bits"`` or ``"auto"``.
         tiles: Whether the device has tile kernels for what follows.
+        dtype: What attention is computed in.
     """
-    model = device_model(device_type)
+    model = device_model(device_type, dtype)
     left = [
         form
         for form, (its_algorithm, its_layout) in FORMS.items()

@@ -33,6 +33,7 @@ def sample(
     generator: torch.Generator | None = None,
     layout: str = "auto",
     channels: int = 32,
+    dtype: torch.dtype | None = None,
 ) -> SampledGraph:
     r"""Samples a graph for every head and every graph of a batch.
 
@@ -56,6 +57,8 @@ def sample(
             cheaper (:mod:`sbmgraph.ops.cost`) and fits into memory. (default: :obj:`"auto"`)
         channels (int, optional): Channels of a head of the attention that follows, for that model
             of cost. (default: :obj:`32`)
+        dtype (torch.dtype, optional): What that attention is computed in, likewise. (default: the
+            model's)
 
     Returns:
         SampledGraph: The sampled edges.
@@ -84,11 +87,13 @@ def sample(
     check_range("exploration", exploration, 0.0, 1.0)
     check_choice("layout", layout, ("auto", *LAYOUTS))
     check_positive_int("channels", channels)
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise ValueError(f"'dtype' must be a torch.dtype, got {dtype!r}")
     if generator is not None and not isinstance(generator, torch.Generator):
         raise ValueError(f"'generator' must be a torch.Generator, got {describe(generator)}")
     with torch.no_grad():
         size = _size(sbm, exploration, channels)
-        algorithm, layout = _choose(sbm, size, algorithm, layout)
+        algorithm, layout = _choose(sbm, size, algorithm, layout, dtype or sbm.affinity.dtype)
         memory.check_memory(layout, size.edges, size.pairs, sbm.device)
         return _draw(sbm, law, algorithm, layout, exploration, draw_seed(generator))
 
@@ -107,7 +112,9 @@ def _size(sbm: SBM, exploration: float, channels: int) -> Size:
     )
 
 
-def _choose(sbm: SBM, size: Size, algorithm: str, layout: str) -> tuple[str, str]:
+def _choose(
+    sbm: SBM, size: Size, algorithm: str, layout: str, dtype: torch.dtype
+) -> tuple[str, str]:
     """The algorithm and the layout that run."""
     if size.pairs * RESOLUTION > LOST * size.edges > 0:
         if algorithm == "dense":
@@ -118,12 +125,12 @@ def _choose(sbm: SBM, size: Size, algorithm: str, layout: str) -> tuple[str, str
             )
         algorithm = "fastrg"
     tiles = sbm.affinity.dtype == torch.float32 and tile.is_available(sbm.device.type)
-    chosen = cheapest(size, sbm.device.type, algorithm, layout, tiles)
+    chosen = cheapest(size, sbm.device.type, algorithm, layout, tiles, dtype)
     if layout == "auto":
         other = "csr" if chosen[1] == "bits" else "bits"
         needed, less = (memory.bytes_needed(form, *size[:2]) for form in (chosen[1], other))
         if needed > memory.SMALL and needed > memory.available_memory(sbm.device) >= less:
-            return cheapest(size, sbm.device.type, algorithm, other, tiles)
+            return cheapest(size, sbm.device.type, algorithm, other, tiles, dtype)
     return chosen
 
 
