@@ -51,7 +51,8 @@ test split, by the checkpoint with the best validation accuracy, mean ± standar
 seeds in brackets; *majority* is what always answering the commonest label scores. Density is the
 mean over layers and heads of the share of pairs that are attended to, in evaluation. Time is that
 of training and validation by the clock, on two cores that other jobs shared and that paused some
-runs for minutes: an upper bound, not for comparisons. Memory is the process's peak. The column
+runs for minutes, or on the GPU that stands beside it, where several runs shared it: an upper bound,
+not for comparisons. Memory is the process's or the GPU's peak. The column
 *reported* is Table 2 of Cho et al. (NeurIPS 2022), with their density. Every row's command follows
 its table.
 """
@@ -173,9 +174,9 @@ def load(results: Path) -> dict[str, list[dict[str, Any]]]:
 
 def document(named: dict[str, list[dict[str, Any]]], results: Path) -> str:
     """All tables."""
-    shown = [name for task in TASKS for name in (task, f"{task}_quick")]
+    shown = [name for task in TASKS for name in (task, f"{task}_authors", f"{task}_quick")]
     parts = [INTRODUCTION, "## Long Range Arena, the paper's setting\n", PAPER_NOTE]
-    parts += [task_section(task, task, named.get(task, [])) for task in TASKS]
+    parts += _paper_sections(named)
     parts += ["## Long Range Arena, quick presets\n", QUICK_NOTE]
     parts += [task_section(f"{task}_quick", task, named.get(f"{task}_quick", [])) for task in TASKS]
     parts += ["## Duplicates\n"]
@@ -193,6 +194,28 @@ def document(named: dict[str, list[dict[str, Any]]], results: Path) -> str:
     return "\n".join(parts)
 
 
+def _paper_sections(named: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The tasks with a run, ours and the authors' variant, and one sentence for the others."""
+    parts, missing = [], []
+    for task in TASKS:
+        for name in (task, f"{task}_authors"):
+            if named.get(name):
+                parts.append(task_section(name, task, named[name], only_run=True))
+                left = [model for model in MODELS if model not in _models(named[name])]
+                if left and name == task:
+                    parts.append(f"Not run: {', '.join(left)}.\n")
+            elif name == task:
+                missing.append(task)
+    if missing:
+        command = "`python tasks/lra.py fit --config tasks/configs/TASK.yaml --model.name MODEL`"
+        parts.append(f"Of {', '.join(missing)} nothing was run in this setting: {command}.\n")
+    return parts
+
+
+def _models(runs: list[dict[str, Any]]) -> set[str]:
+    return {run["model"] for run in runs}
+
+
 def task_section(
     name: str, task: str | None, runs: list[dict[str, Any]], only_run: bool = False
 ) -> str:
@@ -205,7 +228,7 @@ def task_section(
         only_run: Whether to leave out the models that were not run.
     """
     columns = ["model", "accuracy", "majority", "density", "parameters", "steps", "time", "memory"]
-    paper = name in TASKS
+    paper = task is not None and name in (task, f"{task}_authors")
     if paper:
         columns.append("reported")
     lines = [
@@ -213,7 +236,7 @@ def task_section(
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
     ]
-    present = {run["model"] for run in runs}
+    present = _models(runs)
     names = [model for model in MODELS if model in present or not only_run]
     for model in [*names, *sorted(present - set(MODELS))]:
         own = [run for run in runs if run["model"] == model]
@@ -221,9 +244,9 @@ def task_section(
         lengths = sorted({run["steps"] for run in own}, reverse=True) or [None]
         for steps in lengths:
             cells = _cells([run for run in own if run["steps"] == steps], _paper_steps(name))
-            if paper:
+            if paper and task is not None:
                 reported = REPORTED.get(model)
-                cells.append(reported[TASKS.index(name)] if reported else "–")
+                cells.append(reported[TASKS.index(task)] if reported else "–")
             lines.append(f"| {model} | " + " | ".join(cells) + " |")
     lines += ["", *_commands(name, runs, task), ""]
     return "\n".join(lines)
@@ -249,7 +272,7 @@ def _cells(runs: list[dict[str, Any]], steps: int | None) -> list[str]:
         f"{100 * statistics.mean(densities):.1f} %" if densities else "–",
         f"{runs[0]['parameters']:,}",
         _steps(runs, steps),
-        _time(statistics.mean(run["seconds"] for run in runs)),
+        _time(statistics.mean(run["seconds"] for run in runs)) + _device(runs),
         f"{max(run['peak_memory_bytes'] for run in runs) / 2**30:.1f} GiB",
     ]
 
@@ -270,6 +293,12 @@ def _steps(runs: list[dict[str, Any]], paper: int | None) -> str:
     return f"{text} of {paper:,}" if paper and steps[0] < paper else text
 
 
+def _device(runs: list[dict[str, Any]]) -> str:
+    """The accelerators that runs were made on."""
+    names = {run.get("device", "") for run in runs}
+    return "".join(f", {name}" for name in sorted(names) if name.startswith("NVIDIA"))
+
+
 def _time(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
@@ -287,7 +316,7 @@ def _commands(name: str, runs: list[dict[str, Any]], task: str | None) -> list[s
 
 def _paper_steps(name: str) -> int | None:
     path = PRESETS / f"{name}.yaml"
-    if name not in TASKS or not path.exists():
+    if name.removesuffix("_authors") not in TASKS or not path.exists():
         return None
     return yaml.safe_load(path.read_text())["trainer"]["max_steps"]
 

@@ -73,8 +73,10 @@ def test_means_deviations_and_reported_figures(write, tmp_path):
     assert linear[1] == "35.00 (1)"
     assert linear[5] == "100 × 128 of 5,000"
     assert linear[-1] == "37.46"
-    assert row(lines, "listops", "full")[1] == "not run"
-    assert row(lines, "listops", "entmax")[-1] == "–"
+    [left] = [line for line in lines if line.startswith("Not run: full, linformer")]
+    assert left.endswith("entmax.")
+    [sentence] = [line for line in lines if line.startswith("Of retrieval, image, pathfinder32")]
+    assert "TASK.yaml" in sentence
     assert row(lines, "text_quick", "sbm")[1] == "60.00 (1)"
     assert len(row(lines, "text_quick", "sbm")) == 8
     assert row(lines, "text", "full")[1] == "60.00 (1), validated on test"
@@ -140,3 +142,13 @@ def test_gathered_results_give_the_document_of_the_repository(tmp_path):
     arguments = ["--results", str(root / "tasks" / "results"), "--output", str(output)]
     assert results.main(arguments) == 0
     assert output.read_text() == (root / "RESULTS.md").read_text()
+
+
+def test_the_authors_variant_and_accelerators_are_named(write):
+    lines = write(
+        summary("listops_authors", "sbm", 1, 0.34, task="listops", device="NVIDIA H100 80GB HBM3")
+    )
+    cells = row(lines, "listops_authors", "sbm")
+    assert cells[-1] == "37.45 (20.09 %)"
+    assert cells[6] == "1.5 min, NVIDIA H100 80GB HBM3"
+    assert cells[5] == "5,000 × 128"
