@@ -40,6 +40,9 @@ COMMANDS = {
         "train,viz,hf",
     ),
     "report": Command("sbmgraph.training.report", "the interactive page of a trained run"),
+    "compare": Command(
+        "sbmgraph.training.comparison", "a page over the models and seeds of finished runs"
+    ),
     "results": Command("sbmgraph.training.results", "tables of all finished runs"),
 }
 

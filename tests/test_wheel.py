@@ -96,6 +96,8 @@ def test_the_installed_command_trains_outside_of_the_repository(installed):
     run = installed.work / "runs/listops_quick/sbm/seed1"
     assert (run / "summary.json").is_file()
     assert "class: " in installed("lra", "predict", run, "--text", "[MAX 2 9 ]")
+    installed("compare", "runs")
+    assert (installed.work / "runs/comparison.html").is_file()
     installed("report", run)
     assert (run / "report.html").is_file()
     installed("results", "runs", "--results", "r", "--output", "r.md")

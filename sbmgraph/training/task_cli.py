@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +296,11 @@ def preset(name: str) -> str:
     if path.is_file():
         return str(path)
     raise ValueError(f"config: expected a file or one of {', '.join(presets())}, got {name!r}")
+
+
+def about(function: Callable[..., Any]) -> str:
+    """What a function does, for the help of its command: its docstring's first paragraph."""
+    return plain(" ".join((function.__doc__ or "").split("\n\n")[0].split()))
 
 
 def plain(text: str) -> str:

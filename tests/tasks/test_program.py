@@ -87,3 +87,16 @@ def test_presets_of_other_commands_are_not_offered(capsys: pytest.CaptureFixture
         assert offered in known
         assert ("listops" in known) == (command == ["lra", "fit"])
         assert ("glue_finetune" in known) == (command == ["glue", "finetune"])
+
+
+@pytest.mark.parametrize("command", [["report"], ["graphs"], ["synthetic", "draw"], ["compare"]])
+def test_help_says_what_a_command_does_and_no_more(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program.main([*command, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert f"usage: sbmgraph {' '.join(command)}" in said
+    for markup in ("Args:", "Raises:", "Returns:", "``", ":func:", ".py"):
+        assert markup not in said, markup

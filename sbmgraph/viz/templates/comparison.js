@@ -8,6 +8,7 @@ const spread = (values, text) => {
 const points = (x) => (100 * x).toFixed(2);
 const known = (runs, name) => runs.map((run) => run[name]).filter((value) => value !== null);
 const shown = () => index.groups.filter((group) => group.task === $("task").value);
+const measure = () => shown()[0].measure;
 const colourOfGroup = (group) => PALETTE[shown().indexOf(group) % PALETTE.length];
 
 function duration(seconds) {
@@ -24,7 +25,7 @@ function drawTable(id, columns, rows) {
 
 function drawModels() {
   const columns = [
-    "model", "runs", "accuracy, %", "density, %", "block strength", "parameters", "steps", "time", "memory",
+    "model", "runs", `${measure()}, %`, "density, %", "block strength", "parameters", "steps", "time", "memory",
   ];
   drawTable("models", columns, shown().map((group) => {
     const { runs } = group;
@@ -53,7 +54,7 @@ function drawTradeoff() {
       size: 11, color: colourOfGroup(group), line: { width: 1, color: colourOf("paper") },
       symbol: group.runs.map((run) => (run.density === null ? "diamond-open" : "circle")),
     },
-    hovertemplate: "%{text}<br>accuracy %{y:.2%}, density %{x:.2%}<extra>%{fullData.name}</extra>",
+    hovertemplate: `%{text}<br>${measure()} %{y:.2%}, density %{x:.2%}<extra>%{fullData.name}</extra>`,
   }));
   const without = shown().some((group) => group.runs.some((run) => run.density === null));
   $("tradeoff-hint").textContent =
@@ -62,7 +63,7 @@ function drawTradeoff() {
     margin: { l: 58, r: 10, t: 10, b: 46 }, hovermode: "closest", showlegend: true,
     legend: { orientation: "h", y: -0.2 },
     xaxis: { ...axisStyle(), tickformat: ".0~%", range: [-0.03, 1.07], title: { text: "density", standoff: 4 } },
-    yaxis: { ...axisStyle(), tickformat: ".1~%", title: { text: "test accuracy" } },
+    yaxis: { ...axisStyle(), tickformat: ".1~%", title: { text: `test ${measure()}` } },
   });
 }
 
@@ -111,7 +112,7 @@ function drawCurves() {
 }
 
 function drawRuns() {
-  const columns = ["folder", "model", "seed", "accuracy, %", "density, %", "density of the heads, %", "device"];
+  const columns = ["folder", "model", "seed", `${measure()}, %`, "density, %", "density of the heads, %", "device"];
   drawTable("runs", columns, shown().flatMap((group) => group.runs.map((run) => [
     run.folder, group.name, run.seed, run.accuracy === null ? "–" : points(run.accuracy),
     run.density === null ? "–" : points(run.density),
