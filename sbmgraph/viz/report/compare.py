@@ -196,7 +196,8 @@ def _run(run: RunSummary) -> dict[str, Any]:
         "seed": str(values.get("seed", "–")),
         "accuracy": _number(run.score),
         "majority": _number(values.get("majority")),
-        "density": _number(values.get("mean_density")),
+        # A converted encoder's full attention measures none.
+        "density": 1.0 if values["model"] == "full" else _number(values.get("mean_density")),
         "heads": _matrix(values.get("density")),
         "strength": _mean(_matrix(values.get("block_strength"))),
         "parameters": _number(values.get("parameters")),
