@@ -24,6 +24,7 @@ PAGES = (
     "docs/guides/density.md",
     "docs/guides/logging.md",
     "docs/guides/huggingface.md",
+    "docs/guides/many_gpus.md",
     "docs/lra.md",
 )
 MARKED = re.compile(r"<!-- run\b(.*?)-->\n```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -56,6 +57,19 @@ def test_a_page_that_is_not_run_has_no_marks() -> None:
         name = path.relative_to(ROOT).as_posix()
         if not {"generated", "_build"} & set(path.parts) and name not in PAGES:
             assert "<!-- run" not in path.read_text(), name
+
+
+def test_every_command_is_run_but_those_that_install() -> None:
+    """pip and conda would change the environment that the tests run in."""
+    left_out = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        if {"generated", "_build"} & set(path.parts):
+            continue
+        text = MARKED.sub("", path.read_text())
+        for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            lines = block.splitlines()
+            left_out += [line for line in lines if not re.match(r"(pip install|conda) ", line)]
+    assert not left_out
 
 
 def clone(folder: Path) -> None:
