@@ -12,7 +12,6 @@ import io
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 from jsonargparse import auto_cli
 
 from sbmgraph import SBM, LayerSample, SampledGraph, analysis, viz
+from sbmgraph.files import write_atomically
 
 TOKENS, CLUSTERS = 16_384, 128
 
@@ -105,7 +105,7 @@ def main(
     for name, draw in pictures(*problem(picture_edges)).items():
         seconds[name] = timed(name, lambda draw=draw: save(draw))
     if json_path is not None:
-        Path(json_path).write_text(json.dumps(seconds, indent=1) + "\n")
+        write_atomically(json_path, json.dumps(seconds, indent=1) + "\n")
 
 
 def timed(name: str, run: Callable[[], Any]) -> float:

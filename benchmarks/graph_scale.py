@@ -26,6 +26,8 @@ import torch_geometric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sbmgraph.files import write_atomically
+
 FOLDER = Path(__file__).parent
 GIB = 2**30
 
@@ -155,13 +157,6 @@ def _dense_note(results: dict) -> str:
     )
 
 
-def write(path: Path, content: str) -> None:
-    """Writes a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(content)
-    os.replace(temporary, path)
-
-
 def main() -> None:
     """Runs the benchmark, or with ``--measure`` one measurement."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -196,8 +191,8 @@ def main() -> None:
         "load": load,
         "rows": rows,
     }
-    write(FOLDER / "graph_scale.json", json.dumps(results, indent=1) + "\n")
-    write(FOLDER / "GRAPH_SCALE.md", report(results))
+    write_atomically(FOLDER / "graph_scale.json", json.dumps(results, indent=1) + "\n")
+    write_atomically(FOLDER / "GRAPH_SCALE.md", report(results))
     print(report(results))
 
 

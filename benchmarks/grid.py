@@ -23,6 +23,7 @@ import torch
 from run import DEVICE, clock, random_sbm
 
 from sbmgraph import SBM, sample
+from sbmgraph.files import write_atomically
 from sbmgraph.ops import edge_attention
 from sbmgraph.ops.cost import FORMS
 
@@ -111,7 +112,7 @@ def main() -> None:
             flush=True,
         )
         if args.output:
-            args.output.write_text(json.dumps(points, indent=1))
+            write_atomically(args.output, json.dumps(points, indent=1))
 
 
 if __name__ == "__main__":

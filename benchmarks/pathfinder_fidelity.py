@@ -21,6 +21,7 @@ from scipy import ndimage, stats
 from torch import Tensor, nn
 
 from sbmgraph.data.pathfinder import LEVELS, generate, read_release
+from sbmgraph.files import write_atomically
 
 Pictures = tuple[np.ndarray, np.ndarray]
 
@@ -179,7 +180,7 @@ def main() -> None:
     results = {}
     for level in args.levels:
         results[level] = run_level(level, args)
-        args.output.write_text(json.dumps(results, indent=2) + "\n")
+        write_atomically(args.output, json.dumps(results, indent=2) + "\n")
     print(f"\nwritten to {args.output}")
 
 

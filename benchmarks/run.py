@@ -27,6 +27,7 @@ import torch_geometric
 
 import sbmgraph
 from sbmgraph import SBM, SampledGraph, sample
+from sbmgraph.files import write_atomically
 from sbmgraph.nn import SBMAttention
 from sbmgraph.ops import edge_attention
 
@@ -469,15 +470,9 @@ def main() -> None:
         start = time.perf_counter()
         results[name] = run()
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        write(args.output / "results.json", json.dumps(results, indent=2) + "\n")
-        write(args.output / "RESULTS.md", markdown(results))
+        write_atomically(args.output / "results.json", json.dumps(results, indent=2) + "\n")
+        write_atomically(args.output / "RESULTS.md", markdown(results))
     print(markdown(results))
-
-
-def write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from jsonargparse import auto_cli
 
+from sbmgraph.files import write_atomically
 from sbmgraph.nn.models import MODELS, build_model
 from sbmgraph.version import __version__
 
@@ -109,8 +110,8 @@ def main(
         "tasks": {name: asdict(task) for name, task in TASKS.items()},
         "results": results,
     }
-    _write(output, json.dumps(report, indent=2) + "\n")
-    _write(output.with_name("THROUGHPUT.md"), to_markdown(report))
+    write_atomically(output, json.dumps(report, indent=2) + "\n")
+    write_atomically(output.with_name("THROUGHPUT.md"), to_markdown(report))
 
 
 def measure(task: Task, variant: Variant, device: str, seconds: float) -> dict[str, Any]:
@@ -279,12 +280,6 @@ def _number(value: float) -> str:
 
 def _mebibytes(value: float) -> str:
     return f"{value / 2**20:,.0f}"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -289,7 +289,7 @@ class SampledGraph:
 
     @property
     def vertex_index(self) -> Tensor:
-        """Key vertex (row 0) and query vertex (row 1) of every edge, int64 of shape :obj:`[2, E]`:
+        """Key vertex (row 0) and query vertex (row 1) of every edge, int64 of shape :obj:`[2, E]`,
         the disjoint union of all heads and graphs as one ``edge_index``."""
         return self.csr.vertex_index
 

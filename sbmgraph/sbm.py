@@ -204,8 +204,8 @@ class SBM:
 
     @property
     def rate(self) -> Tensor:
-        r""":math:`\mathbf{Y}\mathbf{B}` of shape :obj:`[n, H, K]`: an edge's probability is the
-        inner product of its query's rate and its key's membership.
+        r""":math:`\mathbf{Y}\mathbf{B}` of shape :obj:`[n, H, K]`, whose inner product with a key's
+        membership is the probability of an edge.
 
         The value is computed once and kept; each read has an autograd node of its own, so that any
         number of backward passes may run."""

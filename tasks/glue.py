@@ -10,25 +10,13 @@ Usage::
     python tasks/glue.py results runs/glue_pretrain_quick runs/glue_finetune_quick
 """
 
-import importlib.util
 import os
 import sys
 
 # Read when torch loads OpenMP: threads that wait by spinning slow a busy machine down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from sbmgraph.training.language_cli import FinetuneCLI, main
-
-
-def kind() -> type[FinetuneCLI]:
-    """What fine-tuning makes its parts with: encoders of Transformers too, where that is there."""
-    if importlib.util.find_spec("transformers") is None:
-        return FinetuneCLI
-    from sbmgraph.hf.finetuning import EncoderFinetuneCLI
-
-    return EncoderFinetuneCLI
-
+from sbmgraph.cli.glue import main
 
 if __name__ == "__main__":
-    tuning = sys.argv[1:2] == ["finetune"]
-    sys.exit(main(kind=kind() if tuning else FinetuneCLI))
+    sys.exit(main())

@@ -23,6 +23,8 @@ PAGES = (
     "docs/guides/training.md",
     "docs/guides/density.md",
     "docs/guides/logging.md",
+    "docs/guides/huggingface.md",
+    "docs/guides/many_gpus.md",
     "docs/lra.md",
 )
 MARKED = re.compile(r"<!-- run\b(.*?)-->\n```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -57,6 +59,19 @@ def test_a_page_that_is_not_run_has_no_marks() -> None:
             assert "<!-- run" not in path.read_text(), name
 
 
+def test_every_command_is_run_but_those_that_install() -> None:
+    """pip and conda would change the environment that the tests run in."""
+    left_out = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        if {"generated", "_build"} & set(path.parts):
+            continue
+        text = MARKED.sub("", path.read_text())
+        for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            lines = block.splitlines()
+            left_out += [line for line in lines if not re.match(r"(pip install|conda) ", line)]
+    assert not left_out
+
+
 def clone(folder: Path) -> None:
     """What a clone of this state of the repository would hold, and an environment."""
     listing = subprocess.run(
@@ -75,6 +90,37 @@ def clone(folder: Path) -> None:
     (folder / ".venv").symlink_to(sys.prefix)
 
 
+def language_data(folder: Path) -> None:
+    """What the pages on language ask the reader to have: text, two tables of GLUE, an encoder."""
+    transformers = pytest.importorskip("transformers")
+    from sbmgraph.data import train_tokenizer
+
+    text = folder / "data" / "text" / "a.txt"
+    text.parent.mkdir(parents=True)
+    text.write_text("the cat sat on the old mat and the dog sat on a green log\n" * 300)
+    labels = {"SST-2": ("0", "1"), "STS-B": ("1.5", "4.0")}
+    for name, header in (("SST-2", "sentence\tlabel"), ("STS-B", "sentence1\tsentence2\tscore")):
+        (folder / "data" / "glue" / name).mkdir(parents=True)
+        for split, count in (("train", 40), ("dev", 8)):
+            rows = [
+                "\t".join([*["a cat on a mat"] * header.count("\t"), labels[name][n % 2]])
+                for n in range(count)
+            ]
+            path = folder / "data" / "glue" / name / f"{split}.tsv"
+            path.write_text("\n".join([header, *rows, ""]))
+    (folder / "ENCODER").mkdir()
+    tokenizer = train_tokenizer([text], 280)
+    tokenizer.save(folder / "ENCODER" / "tokenizer.json")
+    config = transformers.BertConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        intermediate_size=32,
+    )
+    transformers.BertModel(config).save_pretrained(folder / "ENCODER")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_commands_run_in_order(tmp_path: Path) -> None:
@@ -83,6 +129,7 @@ def test_commands_run_in_order(tmp_path: Path) -> None:
     if not (Path(sys.prefix) / "bin" / "activate").is_file():
         pytest.skip("needs a virtual environment to activate")
     clone(tmp_path)
+    language_data(tmp_path)
     commands = START + "\n".join(script((ROOT / page).read_text()) for page in PAGES)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(

@@ -6,6 +6,7 @@ of any other page one after the other.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import textwrap
@@ -22,6 +23,7 @@ from sbmgraph import record
 from sbmgraph.nn import GPSBlock, SBMConv
 
 DOCS = Path(__file__).parents[1] / "docs"
+ROOT = DOCS.parent
 GUIDE = DOCS / "pyg.md"
 FENCE = re.compile(r"^ *```python\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 BLOCKS = FENCE.findall(GUIDE.read_text())
@@ -31,6 +33,12 @@ PAGES = sorted(
     for folder in (DOCS, DOCS / "concepts", DOCS / "guides")
     for path in folder.glob("*.md")
     if path.name not in ("pyg.md", "kernels.md") and FENCE.search(path.read_text())
+)
+TEXTS = sorted(
+    [
+        ROOT / "CONTRIBUTING.md",
+        *(p for f in (".", "concepts", "guides", "api") for p in DOCS.glob(f"{f}/*.md")),
+    ]
 )
 PACKAGES = (
     "sbmgraph",
@@ -112,7 +120,7 @@ def pages() -> set[str]:
         module = ""
         for line in path.read_text().splitlines():
             heading = re.fullmatch(r"\.\. currentmodule:: (\S+)", line)
-            entry = re.fullmatch(r"   (\w+)", line)
+            entry = re.fullmatch(r"(?:   |\.\. data:: )(\w+)", line)
             if heading:
                 module = heading[1]
             elif entry:
@@ -133,3 +141,47 @@ def test_every_page_has_an_object() -> None:
         if module == "sbmgraph.hf":
             pytest.importorskip("transformers")
         assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_written_values_are_those_of_the_code() -> None:
+    text = (DOCS / "api" / "ops.md").read_text()
+    written = re.findall(r"\.\. data:: (\w+)\n   :value: (.+)", text)
+    assert len(written) == 4
+    for name, value in written:
+        assert ast.literal_eval(value) == getattr(importlib.import_module("sbmgraph.ops"), name)
+
+
+def test_no_property_has_a_type_before_its_text() -> None:
+    """Napoleon takes what stands before a colon in a property's first line for its type."""
+    role = re.compile(r":[a-z:]+:`[^`]*`")
+    found = []
+    for path in (ROOT / "sbmgraph").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and any(
+                "property" in ast.unparse(decorator) for decorator in node.decorator_list
+            ):
+                first = (ast.get_docstring(node) or "").split("\n")[0]
+                if path.parts[-2] not in ("training", "report") and ":" in role.sub("", first):
+                    found.append(f"{path.name}: {node.name}")
+    assert not found
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda path: path.name)
+def test_code_fits_the_width_of_a_page(page: Path) -> None:
+    """At 1200 pixels, beside the menu, a line of code has room for 92 characters."""
+    wide, fence = [], None
+    for line in page.read_text().splitlines():
+        if line.strip().startswith("```"):
+            fence = line.strip() if fence is None else None
+        elif fence is not None and "{" not in fence and len(line) > 92:
+            wide.append(line)
+    assert not wide
+
+
+@pytest.mark.parametrize("page", [*TEXTS, ROOT / "README.md"], ids=lambda path: path.name)
+def test_named_files_exist(page: Path) -> None:
+    text = re.sub(r"\{doc\}`[^`]*`", "", page.read_text())
+    named = re.findall(
+        r"(?<![\w/-])((?:tests|tasks|benchmarks|docs|sbmgraph|notebooks)/[\w./*-]*\w)", text
+    )
+    assert not [name for name in named if not list(ROOT.glob(name))]

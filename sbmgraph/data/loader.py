@@ -81,7 +81,7 @@ class BucketBatchSampler(Sampler[list[int]]):
 
     @property
     def sampler(self) -> BucketBatchSampler:
-        """The sampler itself: Lightning looks for ``batch_sampler.sampler.set_epoch``."""
+        """The sampler itself, since Lightning looks for ``batch_sampler.sampler.set_epoch``."""
         return self
 
     def set_epoch(self, epoch: int) -> None:

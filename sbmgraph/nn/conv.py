@@ -195,8 +195,8 @@ class SBMConv(MessagePassing):
 
     @property
     def explain(self) -> bool | None:
-        """Always :obj:`False`: the layer samples its own edges, and a mask of the input's, which
-        PyG's explainers learn, is not for it; see :func:`sbmgraph.nn.explain`."""
+        """Always :obj:`False`, since the layer samples its own edges, and a mask of the input's,
+        which PyG's explainers learn, is not for it; see :func:`sbmgraph.nn.explain`."""
         return False
 
     @explain.setter

@@ -11,7 +11,9 @@ from sbmgraph.sbm import SBM
 
 
 def node_entropy(sbm: SBM) -> Tensor:
-    r"""How undecided nodes are: the mean entropy in nats of a node's memberships over the blocks,
+    r"""How undecided nodes are: the mean entropy in nats of a node's memberships over the blocks.
+
+    It is
 
     .. math::
         \frac{1}{n + m} \sum_i H(\bar{\mathbf{y}}_i), \qquad \bar{\mathbf{y}}_i = \mathbf{y}_i /

@@ -109,7 +109,7 @@ def newest_checkpoint(folder: Path) -> Path:
         warnings.warn(f"{path} is not a whole checkpoint and is left out: {fault}", stacklevel=2)
     raise ValueError(
         f"{folder}: expected a run folder with a checkpoint, but found no whole one in "
-        f"{folder / 'checkpoints'}; train with 'python tasks/lra.py fit --config ...' first"
+        f"{folder / 'checkpoints'}; train with 'sbmgraph lra fit --config ...' first"
     )
 
 

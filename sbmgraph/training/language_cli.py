@@ -1,4 +1,4 @@
-"""The command line behind ``tasks/glue.py``: pre-training, fine-tuning, and the table of both."""
+"""The command line of GLUE: pre-training, fine-tuning, and the table of both."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from sbmgraph.training.pretraining import MaskedLanguageModel, find_checkpoint
 from sbmgraph.training.summary import summarize, write_json
 from sbmgraph.training.task_cli import TaskCLI
 
-USAGE = """usage: python {program} COMMAND ...
+USAGE = """usage: {program} COMMAND ...
 
 commands:
-  pretrain --config CONFIG.yaml [--KEY VALUE ...]
+  pretrain --config CONFIG [--KEY VALUE ...]
              train an encoder to name hidden tokens
-  finetune --config CONFIG.yaml [--tasks [cola,sst2]] [--model.pretrained RUN] [--KEY VALUE ...]
+  finetune --config CONFIG [--tasks [cola,sst2]] [--model.pretrained RUN] [--KEY VALUE ...]
              train it on tasks of GLUE (default: all nine), from a run of pretrain or from nothing
   results RUNS ...
              print the development scores of all finished runs below folders
 
-`python {program} pretrain --help` and `finetune --help` list every key.
+`{program} pretrain --help` and `finetune --help` list every key.
 """
 
 
@@ -85,6 +85,7 @@ class LanguageCLI(TaskCLI):
 class PretrainCLI(LanguageCLI):
     """The parts of a run of pre-training."""
 
+    tasks = ("masked_text",)
     module_class = MaskedLanguageModel
     linked = ("vocab_size", "num_classes", "max_length", "mask", "special")
 
@@ -92,6 +93,7 @@ class PretrainCLI(LanguageCLI):
 class FinetuneCLI(LanguageCLI):
     """The parts of a run of fine-tuning on one task."""
 
+    tasks = ("glue",)
     module_class: type[GlueClassifier] = GlueClassifier
     linked = ("vocab_size", "num_classes", "max_length", "glue_task")
 
@@ -120,7 +122,7 @@ def main(
 
     Args:
         argv: The command and its arguments. (default: the program's)
-        program: Name of the script in messages.
+        program: Name of the program in messages.
         kind: What fine-tuning makes its parts with.
 
     Returns:
@@ -134,7 +136,7 @@ def main(
     }
     if not argv or argv[0] not in commands:
         asked = bool(argv) and argv[0] in ("-h", "--help")
-        print(USAGE.format(program=program), file=sys.stdout if asked else sys.stderr)
+        print(USAGE.format(program=command_of(program)), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     be_quiet()
     return told(program, lambda: commands[argv[0]](argv, program))

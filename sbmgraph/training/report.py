@@ -15,6 +15,7 @@ from sbmgraph.training.cli import told
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.inputs import PICTURE_TASKS, decoder, read_text
 from sbmgraph.training.run import load_run
+from sbmgraph.training.task_cli import about
 from sbmgraph.viz.report import ReportInput, density_history, write_report
 
 
@@ -31,7 +32,7 @@ def report(
     """Writes the report of a run.
 
     Args:
-        run: A run folder, as `tasks/lra.py fit` leaves it.
+        run: A run folder, as `lra fit` leaves it.
         out: The page (default: report.html in the run folder).
         inputs: Which items of the split to show (default: eight, from the longest to the shortest).
         split: train, val or test.
@@ -123,7 +124,7 @@ def _history(run: Path) -> Any:
 
 def main(argv: Sequence[str] | None = None, program: str = "tasks/report.py") -> int:
     """Runs the command line; returns the exit code: 0, or 2 for bad input."""
-    parser = ArgumentParser(prog=program, description=report.__doc__)
+    parser = ArgumentParser(prog=program, description=about(report))
     parser.add_function_arguments(report, as_positional=True)
     given = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
 

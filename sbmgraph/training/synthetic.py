@@ -19,7 +19,7 @@ from sbmgraph.nn.models import MODELS
 from sbmgraph.training.cli import main as run_command
 from sbmgraph.training.cli import told
 from sbmgraph.training.summary import write_json
-from sbmgraph.training.task_cli import TaskCLI
+from sbmgraph.training.task_cli import TaskCLI, about
 
 
 def main(argv: Sequence[str] | None = None, program: str = "tasks/synthetic.py") -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None, program: str = "tasks/synthetic.py")
         if code or argv[:1] != ["fit"]:
             return code
         return told(program, lambda: write_results(runs_folder(argv[1:])))
-    parser = ArgumentParser(prog=f"{program} draw", description=draw.__doc__)
+    parser = ArgumentParser(prog=f"{program} draw", description=about(draw))
     parser.add_function_arguments(draw, as_positional=True)
     given = parser.parse_args(argv[1:])
     return told(program, lambda: draw(**given.as_dict()))
@@ -54,8 +54,8 @@ def draw(runs: Path, to: Path | None = None) -> None:
     """Gathers and draws finished runs.
 
     Args:
-        runs: Folder of the runs, ``<model>/seed<k>`` each.
-        to: Folder of the results. (default: ``runs``)
+        runs: Folder of the runs, MODEL/seedN each.
+        to: Folder of the results. (default: that of the runs)
     """
     write_results(Path(runs), to)
 

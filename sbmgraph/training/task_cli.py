@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from sbmgraph.training.module import SequenceClassifier
 PRESETS = Path(__file__).with_name("configs")
 """The folder of the presets (in the repository a link to ``tasks/configs``)."""
 
+LANGUAGE_TASKS = ("masked_text", "glue")
+"""Tasks with a command of their own."""
+
 IMPORTABLE = ["lightning", "sbmgraph"]
 """Packages that a configuration's class paths may name."""
 
@@ -39,14 +42,17 @@ _RULES: list[tuple[str, Any]] = [
 class PlainParser(LightningArgumentParser):
     """A parser whose help has no markup, and ends with what the keys' values may be."""
 
+    #: Tasks that its command is for.
+    tasks: Sequence[str] = ()
+
     def format_help(self) -> str:
         """The help text."""
         text = plain(super().format_help()).rstrip()
         lines = [
             "models (--model.name, --compare) and their options (--model.options.MODEL):",
             *(f"  {name:<14} {', '.join(attention_options(name)) or '-'}" for name in MODELS),
-            f"tasks (--data.task): {', '.join(TASKS)}",
-            f"presets (--config): {', '.join(presets())}",
+            f"tasks (--data.task): {', '.join(self.tasks)}",
+            f"presets (--config): {', '.join(presets(self.tasks))}",
         ]
         return text + "\n\n" + "\n".join(lines) + "\n"
 
@@ -63,6 +69,8 @@ class TaskCLI(LightningCLI):
 
     module_class: type[SequenceClassifier] = SequenceClassifier
     data_class: type[SequenceDataModule] = SequenceDataModule
+    #: Tasks that the help names.
+    tasks: Sequence[str] = tuple(name for name in TASKS if name not in LANGUAGE_TASKS)
     #: What the data determine of the module.
     linked: tuple[str, ...] = (
         "vocab_size", "num_classes", "max_length", "num_documents", "token_labels"
@@ -102,6 +110,7 @@ class TaskCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Makes the parser."""
         parser = PlainParser(**kwargs)
+        parser.tasks = self.tasks
         parser.add_argument(
             "-c",
             "--config",
@@ -249,12 +258,13 @@ def add_run_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def presets() -> list[str]:
-    """Names of the presets of Long Range Arena and the duplicates task."""
+def presets(tasks: Sequence[str] = tuple(TASKS)) -> list[str]:
+    """Names of the presets of some tasks."""
     found = []
     for path in sorted(PRESETS.glob("*.yaml")):
         content = yaml.safe_load(path.read_text())
-        if isinstance(content, dict) and "task" in (content.get("data") or {}):
+        data = content.get("data") if isinstance(content, dict) else None
+        if isinstance(data, dict) and data.get("task") in tasks:
             found.append(path.stem)
     return found
 
@@ -286,6 +296,11 @@ def preset(name: str) -> str:
     if path.is_file():
         return str(path)
     raise ValueError(f"config: expected a file or one of {', '.join(presets())}, got {name!r}")
+
+
+def about(function: Callable[..., Any]) -> str:
+    """What a function does, for the help of its command: its docstring's first paragraph."""
+    return plain(" ".join((function.__doc__ or "").split("\n\n")[0].split()))
 
 
 def plain(text: str) -> str:

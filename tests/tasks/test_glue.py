@@ -14,10 +14,10 @@ import yaml
 
 pytest.importorskip("tokenizers")
 
+from sbmgraph.cli.glue import main
 from sbmgraph.data import GLUE_TASKS, Sequence, collate, train_tokenizer
 from sbmgraph.data.glue import glue_file
 from sbmgraph.nn.models import MODELS
-from sbmgraph.training.language_cli import main
 from sbmgraph.training.pretraining import MaskedLanguageModel
 from tests.data.test_glue import HEADERS
 

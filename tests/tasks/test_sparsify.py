@@ -12,23 +12,11 @@ import torch
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")
 
+from sbmgraph.cli.sparsify import main
 from sbmgraph.data import train_tokenizer
 from sbmgraph.hf.classifier import EncoderClassifier
 from tests.data.test_glue import HEADERS
 from tests.hf.conftest import TEXT
-
-SCRIPT = Path(__file__).parents[2] / "tasks" / "sparsify.py"
-
-
-@pytest.fixture(scope="module")
-def sparsify():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("sparsify", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +44,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_score_against_density(sparsify, encoder: Path, root: Path, tmp_path: Path, capsys) -> None:
+def test_score_against_density(encoder: Path, root: Path, tmp_path: Path, capsys) -> None:
     arguments = ["--encoder", str(encoder), "--targets", "0.3", "--runs", str(tmp_path)]
     arguments += ["--data.root", str(root), "--data.batch_size", "4"]
     arguments += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     arguments += ["--trainer.log_every_n_steps", "1"]
     arguments += ['--model.options={"sbm": {"num_clusters": 4}}', "--model.membership_lr", "0.1"]
-    assert sparsify.main(arguments) == 0
+    assert main(arguments, "sbmgraph sparsify") == 0
     place = tmp_path / "sparsify" / "sst2"
     points = json.loads((place / "sparsify.json").read_text())
     assert [p["target"] for p in points] == [None, 0.3]
     assert points[0]["densities"] == [100.0]
     assert 0 < points[1]["densities"][0] < 95
     assert all(0 <= score <= 100 for p in points for score in p["scores"])
+    assert points[0]["command"].startswith("sbmgraph sparsify --encoder ")
     assert (place / "sparsify.png").read_bytes()[:4] == b"\x89PNG"
     assert "| sbm, target 30 % |" in capsys.readouterr().out
     run = place / "target0.3" / "sst2" / "sbm" / "seed1"
@@ -76,19 +65,19 @@ def test_score_against_density(sparsify, encoder: Path, root: Path, tmp_path: Pa
     assert "train/target_density" in metrics
 
     stamps = {path: path.stat().st_mtime_ns for path in place.rglob("last.ckpt")}
-    assert sparsify.main(arguments) == 0  # nothing is made twice
+    assert main(arguments) == 0  # nothing is made twice
     assert {path: path.stat().st_mtime_ns for path in place.rglob("last.ckpt")} == stamps
-    assert sparsify.main(["--draw", str(place)]) == 0
+    assert main(["--draw", str(place)]) == 0
 
 
-def test_bad_arguments(sparsify, encoder: Path, tmp_path: Path, capsys) -> None:
+def test_bad_arguments(encoder: Path, tmp_path: Path, capsys) -> None:
     for arguments, message in (
         (["--encoder", "nowhere"], "expected a folder with a config.json, got 'nowhere'"),
         (["--encoder", str(encoder), "--task", "squad"], "'task' must be one of"),
         (["--encoder", str(encoder), "--targets", "1.5"], "'targets' must be a number in (0, 1)"),
         (["--draw", str(tmp_path)], "expected finished runs, found none"),
     ):
-        assert sparsify.main(arguments) == 2
+        assert main(arguments) == 2
         assert message in capsys.readouterr().err
 
 

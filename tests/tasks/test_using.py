@@ -1,6 +1,7 @@
 """Using finished runs: predict, compare, density."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
+from sbmgraph.__main__ import main as program
 from sbmgraph.data import collate
 from sbmgraph.training import load_run
 from sbmgraph.training.cli import main
@@ -127,6 +129,49 @@ def test_compare_is_means_over_seeds(runs, tmp_path, capsys):
     assert frame.loc["sbm", "accuracy_deviation"] == pytest.approx(0.1 / 2**0.5)
     assert frame.loc["sbm", "density"] == pytest.approx(own["mean_density"])
     assert main(["compare", str(tmp_path)]) == 2
+
+
+def test_compare_writes_a_page(runs, tmp_path, capsys):
+    assert program(["compare", str(runs)]) == 0
+    page = runs / "comparison.html"
+    assert capsys.readouterr().out.startswith(f"{page} (")
+    index = json.loads(re.search(r'id="index">(.*?)</script>', page.read_text(), re.S)[1])
+    assert {group["name"] for group in index["groups"]} == {"sbm", "full"}
+    measured = {
+        group["name"]: (run["accuracy"], run["density"], run["seconds"], run["memory"])
+        for group in index["groups"]
+        for run in group["runs"]
+    }
+    for path in runs.glob("*/*/summary.json"):
+        own = json.loads(path.read_text())
+        known = (own["accuracy"], own["mean_density"], own["seconds"], own["peak_memory_bytes"])
+        assert measured[own["model"]] == pytest.approx(known)
+    out = tmp_path / "pages" / "both.html"
+    folders = [str(runs / "sbm"), str(runs / "full/seed1")]
+    assert program(["compare", *folders, "--out", str(out), "--title", "A & B"]) == 0
+    assert "<title>A &amp; B</title>" in out.read_text()
+    page.unlink()
+
+
+@pytest.mark.parametrize(
+    ("made", "arguments", "message"),
+    [
+        (None, ["{}/nowhere"], "nowhere: expected a folder of runs, found none"),
+        (None, ["{}"], "expected a finished run or folders of them, found no summary.json"),
+        ("{", ["{}"], "summary.json: expected the JSON object of a finished run"),
+        ("[]", ["{}"], "summary.json: expected the JSON object of a finished run"),
+        ('{"task": "listops"}', ["{}"], "got one without model, accuracy"),
+    ],
+)
+def test_compare_names_bad_input(tmp_path, capsys, made, arguments, message):
+    if made is not None:
+        (tmp_path / "summary.json").write_text(made)
+    before = sorted(tmp_path.iterdir())
+    assert program(["compare", *(text.format(tmp_path) for text in arguments)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("sbmgraph compare: error: ")
+    assert message in said
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_density_of_every_input(runs, tmp_path, capsys):

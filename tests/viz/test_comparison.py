@@ -52,6 +52,49 @@ def test_runs_of_other_lengths_or_options_are_not_averaged(tmp_path):
     ]
 
 
+def test_runs_of_other_names_are_not_averaged(tmp_path):
+    write_run(tmp_path / "a", "listops", "sbm", 0, name="listops_quick")
+    write_run(tmp_path / "b", "listops", "sbm", 1, name="listops_quick")
+    write_run(tmp_path / "c", "listops", "sbm", 0, name="softmax")
+    groups = groups_of([tmp_path])
+    assert {name: len(runs) for name, runs in groups.items()} == {
+        "listops: sbm, listops_quick": 2,
+        "listops: sbm, softmax": 1,
+    }
+
+
+def test_tasks_of_glue_are_told_apart_and_have_scores(tmp_path):
+    for task, score in (("cola", 0.4), ("sst2", 0.8)):
+        for start in ("nothing", "seed1"):
+            write_run(tmp_path / task / start, "glue", "sbm", 0, accuracy=None, glue_task=task,
+                      scores={"score": score}, pretrained=start)  # fmt: skip
+    index = index_of(comparison_html(find_runs([tmp_path])))
+    assert [(group["task"], group["name"]) for group in index["groups"]] == [
+        (f"glue {task}", f"sbm, from {start}")
+        for task in ("cola", "sst2")
+        for start in ("nothing", "seed1")
+    ]
+    assert [group["runs"][0]["accuracy"] for group in index["groups"]] == [0.4, 0.4, 0.8, 0.8]
+    assert {group["measure"] for group in index["groups"]} == {"score"}
+
+
+def test_a_list_of_the_runs_below_is_no_run(tmp_path):
+    place = tmp_path / "duplicates"
+    write_runs(place)
+    listed = [dict(run.values) for run in find_runs([place])]
+    (place / "summary.json").write_text(json.dumps(listed))
+    assert len(find_runs([place])) == len(find_runs([tmp_path])) == 10
+    assert [run.folder for run in find_runs([place / "sbm-1"])] == [place / "sbm-1"]
+
+
+def test_only_curves_that_a_run_has_are_offered(tmp_path):
+    write_run(tmp_path / "a", "listops", "sbm", 1)
+    assert index_of(comparison_html(find_runs([tmp_path])))["curves"] == [
+        "validation accuracy",
+        "mean density",
+    ]
+
+
 def test_curves_come_from_the_metrics(tmp_path):
     write_run(tmp_path / "a", "listops", "sbm", 1)
     (run,) = groups_of([tmp_path])["listops: sbm"]

@@ -24,7 +24,7 @@ from tests.viz.browser import (
     set_width,
     wait_until_shown,
 )
-from tests.viz.runs import write_runs
+from tests.viz.runs import write_run, write_runs
 
 pytestmark = browser_marks
 
@@ -395,3 +395,12 @@ def test_the_comparison_shows_models_and_runs(driver, open_page):
     assert points == [3, 3, 3]
     assert len(driver.find_elements(By.CSS_SELECTOR, "#runs tbody tr")) == 9
     assert json.loads(driver.execute_script("return $('index').textContent"))["groups"]
+
+
+def test_heads_stand_in_the_order_of_their_numbers(driver, tmp_path):
+    write_run(tmp_path / "a", "listops", "sbm", 0, density=[[0.1] * 12, [0.2] * 12])
+    page = write_comparison(tmp_path / "comparison.html", [tmp_path])
+    driver.get(page.as_uri())
+    wait_until_shown(driver, "listops")
+    shown = driver.execute_script("return $('heads')._fullLayout.xaxis._categories")
+    assert shown == [f"L{layer} H{head}" for layer in range(2) for head in range(12)]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sbmgraph.viz import block_color
 from sbmgraph.viz.color import contrast
-from sbmgraph.viz.report.html import read_template
+from sbmgraph.viz.report.html import read_template, render
 
 CSS = read_template("base.css")
 
@@ -68,3 +70,30 @@ def test_scripts_write_text_only_as_text():
             r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script
         )
         assert len(script.splitlines()) < 400
+
+
+def test_what_pages_share_is_written_once():
+    """No longer line stands in two templates, and no function is made in two scripts."""
+    places: dict[str, set[str]] = {}
+    for path in Path(str(resources.files("sbmgraph.viz") / "templates")).iterdir():
+        text = path.read_text(encoding="utf-8")
+        found = {line.strip() for line in text.splitlines() if len(line.strip()) > 50}
+        if path.suffix == ".js":
+            found |= set(re.findall(r"^(?:async )?function \w+", text, re.MULTILINE)) - {
+                "async function start"
+            }
+        for line in found:
+            places.setdefault(line, set()).add(path.name)
+    assert len(places) > 200
+    assert not {line: names for line, names in places.items() if len(names) > 1}
+
+
+def test_a_frame_is_around_every_page():
+    """Text that looks like a place of a template stays text."""
+    for template in ("report.html", "comparison.html"):
+        page = render(template, (), "%%STYLE%% <b>", {"text": "%%SCRIPT%%"})
+        assert page.startswith("<!DOCTYPE html>")
+        assert page.endswith("</html>\n")
+        assert page.count("<main>") == page.count("</main>") == 1
+        assert page.count("%%STYLE%% &lt;b&gt;") == 2
+        assert page.count("%%SCRIPT%%") == 1

@@ -1,7 +1,7 @@
 """The attention modules that SBM attention is compared with.
 
 All share the projections of :class:`MultiHeadAttention` and take flat ragged tokens; the published
-packages behind four of them belong to the extra ``baselines``. None reads what it is batched with:
+packages behind five of them belong to the extra ``baselines``. None reads what it is batched with:
 each module's docstring says what its package does with padding, and how that is repaired.
 """
 

@@ -30,14 +30,14 @@ from sbmgraph.training.graphs.table import load, section
 from sbmgraph.training.graphs.tasks import TASKS
 from sbmgraph.training.lock import lock_run
 from sbmgraph.training.summary import device_name, peak_memory, training_seconds, write_json
-from sbmgraph.training.task_cli import find_presets
+from sbmgraph.training.task_cli import about, find_presets
 from sbmgraph.version import __version__
 
 
 def main(argv: Sequence[str] | None = None, program: str = "tasks/graphs.py") -> int:
     """Runs the command line; returns the exit code: 0, or 2 for bad input."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = ArgumentParser(prog=program, description=train_all.__doc__)
+    parser = ArgumentParser(prog=program, description=about(train_all))
     parser.add_argument("--config", action="config", help="A YAML file, or 'graphs'")
     parser.add_function_arguments(train_all, skip={"command"})
     be_quiet()

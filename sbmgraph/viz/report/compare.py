@@ -13,8 +13,15 @@ from sbmgraph.files import write_atomically
 from sbmgraph.viz.report.history import thinned
 from sbmgraph.viz.report.html import render
 
-CURVES = {"validation accuracy": "val/accuracy", "mean density": "train/density/"}
+CURVES = {
+    "validation accuracy": "val/accuracy",
+    "validation score": "val/score",
+    "mean density": "train/density/",
+}
 """Curves of training: the column of ``metrics.csv``, or the start of the columns to average."""
+
+KIND = ("task", "model", "name", "pretrained", "steps", "batch_size", "options")
+"""What runs of one row of the page share."""
 
 
 class RunSummary(NamedTuple):
@@ -29,10 +36,22 @@ class RunSummary(NamedTuple):
     values: Mapping[str, Any]
 
     @property
+    def task(self) -> str:
+        """Its task; GLUE's are tasks of their own."""
+        part = self.values.get("glue_task")
+        return f"{self.values['task']} {part}" if part else str(self.values["task"])
+
+    @property
+    def score(self) -> Any:
+        """Its test accuracy, or GLUE's score of its task."""
+        scores = self.values.get("scores")
+        return scores.get("score") if scores else self.values["accuracy"]
+
+    @property
     def kind(self) -> tuple[str, ...]:
         """What runs of one row of the page share: everything but the seed."""
-        names = ("task", "model", "steps", "batch_size", "options")
-        return tuple(json.dumps(self.values.get(name), sort_keys=True) for name in names)
+        values = {**self.values, "task": self.task}
+        return tuple(json.dumps(values.get(name), sort_keys=True) for name in KIND)
 
 
 def write_comparison(
@@ -42,7 +61,9 @@ def write_comparison(
     every model, mean and standard deviation over its seeds, accuracy against density, the density
     of each head, and training curves. Pictures can be saved as PNG and as SVG.
 
-    Models without SBM layers, for instance full attention, stand beside the others.
+    Models without SBM layers, for instance full attention, stand beside the others. A row's runs
+    share all but the seed: task, model, name, steps, batch size and options of the data. For tasks
+    of GLUE their score stands in the place of accuracy.
 
     Args:
         path (str or Path): The HTML file; it appears once it is complete.
@@ -69,21 +90,24 @@ def comparison_html(runs: Iterable[RunSummary], *, title: str = "Runs side by si
     kinds: dict[tuple[str, ...], list[RunSummary]] = {}
     for run in runs:
         kinds.setdefault(run.kind, []).append(run)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
-            "task": str(members[0].values["task"]),
+            "task": members[0].task,
             "name": name,
+            "measure": "score" if members[0].values.get("scores") else "accuracy",
             "runs": [_run(run) for run in members],
         }
         for name, members in zip(_names(kinds), kinds.values(), strict=True)
     ]
-    index = {"groups": groups, "curves": list(CURVES)}
+    drawn = {name for group in groups for run in group["runs"] for name in run["curves"]}
+    index = {"groups": groups, "curves": [name for name in CURVES if name in drawn]}
     return render("comparison.html", ("comparison.js",), title, index)
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[RunSummary]:
     """The finished runs in some folders: those that hold a ``summary.json`` themselves, or below
-    them at any depth, each once, in the order of their paths.
+    them at any depth, each once, in the order of their paths. A ``summary.json`` that lists the
+    runs below it, as the duplicates task leaves it, is no run.
 
     Raises:
         ValueError: If a folder does not exist or holds no finished run, or a ``summary.json`` is
@@ -96,40 +120,61 @@ def find_runs(folders: Iterable[str | Path]) -> list[RunSummary]:
         if not folder.is_dir():
             raise ValueError(f"{folder}: expected a folder of runs, found none")
         own = folder / "summary.json"
-        paths = [own] if own.is_file() else sorted(folder.rglob("summary.json"))
-        if not paths:
+        runs = _runs_of([own]) if own.is_file() else []
+        runs = runs or _runs_of(sorted(folder.rglob("summary.json")))
+        if not runs:
             raise ValueError(
                 f"{folder}: expected a finished run or folders of them, found no summary.json"
             )
-        for path in paths:
-            found.setdefault(path.resolve(), RunSummary(path.parent, _read(path)))
+        for run in runs:
+            found.setdefault(run.folder.resolve(), run)
     return list(found.values())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _runs_of(paths: Iterable[Path]) -> list[RunSummary]:
+    """The runs of some ``summary.json``, less those that list the summaries of other folders."""
+    read = [(path.parent, _read(path)) for path in paths]
+    return [RunSummary(folder, values) for folder, values in read if values is not None]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A run's summary; nothing where the file lists those of several runs."""
     expected = "expected the JSON object of a finished run with task, model and accuracy"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {expected}, but could not read it ({error})") from error
+    if isinstance(values, list) and values and not any(map(_missing, values)):
+        return None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: {expected}, got {type(values).__name__}")
-    missing = [name for name in ("task", "model", "accuracy") if name not in values]
-    if missing:
-        raise ValueError(f"{path}: {expected}, got one without {', '.join(missing)}")
+    if _missing(values):
+        raise ValueError(f"{path}: {expected}, got one without {', '.join(_missing(values))}")
     return values
+
+
+def _missing(values: Any) -> list[str]:
+    """What a run's summary must have and this one has not."""
+    needed = ("task", "model", "accuracy")
+    return [name for name in needed if not isinstance(values, dict) or name not in values]
 
 
 def _names(kinds: Mapping[tuple[str, ...], list[RunSummary]]) -> list[str]:
     """A short name of each kind: its model, and what else tells it from another of its task."""
+    labels = {
+        "name": "{}",
+        "pretrained": "from {}",
+        "steps": "{} steps",
+        "batch_size": "{} a batch",
+    }
     out = []
     for kind, (first, *_) in kinds.items():
         twins = [k for k in kinds if k[:2] == kind[:2] and k != kind]
         parts = [str(first.values["model"])]
-        for place, label in ((2, "steps"), (3, "a batch")):
-            if any(twin[place] != kind[place] for twin in twins):
-                parts.append(f"{first.values.get(('steps', 'batch_size')[place - 2])} {label}")
-        if any(twin[4] != kind[4] for twin in twins):
+        for place, key in enumerate(KIND):
+            if key in labels and any(twin[place] != kind[place] for twin in twins):
+                parts.append(labels[key].format(first.values.get(key)))
+        if any(twin[-1] != kind[-1] for twin in twins):
             parts.append(_differences(first, [kinds[twin][0] for twin in twins]))
         out.append(", ".join(filter(None, parts)))
     return out
@@ -149,9 +194,10 @@ def _run(run: RunSummary) -> dict[str, Any]:
     return {
         "folder": str(run.folder),
         "seed": str(values.get("seed", "–")),
-        "accuracy": _number(values["accuracy"]),
+        "accuracy": _number(run.score),
         "majority": _number(values.get("majority")),
-        "density": _number(values.get("mean_density")),
+        # A converted encoder's full attention measures none.
+        "density": 1.0 if values["model"] == "full" else _number(values.get("mean_density")),
         "heads": _matrix(values.get("density")),
         "strength": _mean(_matrix(values.get("block_strength"))),
         "parameters": _number(values.get("parameters")),

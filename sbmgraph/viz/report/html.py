@@ -23,13 +23,14 @@ def render(
     index: Mapping[str, Any],
     packed: Mapping[str, str] | None = None,
 ) -> str:
-    """Fills a template with styles, scripts and data.
+    """Puts a template into the frame that all pages share, with styles, scripts and data.
 
     Text of users is escaped here (the title) or enters as JSON, which the page shows by
     ``textContent`` only.
 
     Args:
-        template (str): Name of the HTML file among the templates.
+        template (str): Name of the HTML file among the templates; its styles are in the CSS file
+            of the same name, beside the shared ones.
         scripts (sequence of str): Names of its scripts, in the order of their use; the shared ones
             come first.
         title (str): Title of the page.
@@ -42,12 +43,18 @@ def render(
     )
     parts = {
         "TITLE": html.escape(title),
+        "BODY": _filled(template, {"TITLE": html.escape(title)}),
         "STYLE": read_template("base.css") + read_template(template.replace(".html", ".css")),
         "INDEX": json.dumps(index, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "DATA": data,
         "PLOTLY": _plotly(),
         "SCRIPT": "\n".join(read_template(name) for name in (*SHARED_SCRIPTS, *scripts)),
     }
+    return _filled("page.html", parts)
+
+
+def _filled(template: str, parts: Mapping[str, str]) -> str:
+    """A template with its parts in their places; what looks like a place in a part is none."""
     page = read_template(template).split("%%")
     return "".join(parts[part] if i % 2 else part for i, part in enumerate(page))
 

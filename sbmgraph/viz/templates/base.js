@@ -23,6 +23,20 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Options of a menu: pairs of what is shown and its value, or texts that are both. */
+function fillMenu(id, options) {
+  $(id).replaceChildren(...options.map((option) => {
+    const [text, value] = Array.isArray(option) ? option : [option, option];
+    return new Option(text, value);
+  }));
+}
+
+/** A table of a head and rows that are elements already. */
+function fillTable(id, columns, rows) {
+  const head = make("tr", {}, ...columns.map((name) => make("th", { scope: "col" }, name)));
+  $(id).replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
+}
+
 function bytesOf(text) {
   const binary = atob(text);
   const bytes = new Uint8Array(binary.length);

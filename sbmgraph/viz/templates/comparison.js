@@ -8,6 +8,7 @@ const spread = (values, text) => {
 const points = (x) => (100 * x).toFixed(2);
 const known = (runs, name) => runs.map((run) => run[name]).filter((value) => value !== null);
 const shown = () => index.groups.filter((group) => group.task === $("task").value);
+const measure = () => shown()[0].measure;
 const colourOfGroup = (group) => PALETTE[shown().indexOf(group) % PALETTE.length];
 
 function duration(seconds) {
@@ -16,15 +17,19 @@ function duration(seconds) {
 }
 
 function drawTable(id, columns, rows) {
-  const head = make("tr", {}, ...columns.map((name) => make("th", { scope: "col" }, name)));
-  const body = rows.map(([first, ...cells]) =>
-    make("tr", {}, make("th", { scope: "row" }, make("span", {}, ...[first].flat())), ...cells.map((text, i) => make("td", { "data-label": columns[i + 1] }, text))));
-  $(id).replaceChildren(make("thead", {}, head), make("tbody", {}, ...body));
+  fillTable(id, columns, rows.map(([first, ...cells]) =>
+    make("tr", {}, make("th", { scope: "row" }, make("span", {}, ...[first].flat())),
+      ...cells.map((text, i) => make("td", { "data-label": columns[i + 1] }, text)))));
 }
+
+/** What the pictures' layouts share. */
+const layoutOf = (layout) => ({
+  margin: { l: 58, r: 10, t: 10, b: 46 }, hovermode: "closest", legend: { orientation: "h", y: -0.2 }, ...layout,
+});
 
 function drawModels() {
   const columns = [
-    "model", "runs", "accuracy, %", "density, %", "block strength", "parameters", "steps", "time", "memory",
+    "model", "runs", `${measure()}, %`, "density, %", "block strength", "parameters", "steps", "time", "memory",
   ];
   drawTable("models", columns, shown().map((group) => {
     const { runs } = group;
@@ -53,17 +58,17 @@ function drawTradeoff() {
       size: 11, color: colourOfGroup(group), line: { width: 1, color: colourOf("paper") },
       symbol: group.runs.map((run) => (run.density === null ? "diamond-open" : "circle")),
     },
-    hovertemplate: "%{text}<br>accuracy %{y:.2%}, density %{x:.2%}<extra>%{fullData.name}</extra>",
+    hovertemplate: `%{text}<br>${measure()} %{y:.2%}, density %{x:.2%}<extra>%{fullData.name}</extra>`,
   }));
   const without = shown().some((group) => group.runs.some((run) => run.density === null));
+  $("tradeoff-title").textContent = `${measure()[0].toUpperCase()}${measure().slice(1)} against density`;
   $("tradeoff-hint").textContent =
     "One point a run." + (without ? " Open diamonds at the right edge are models that weigh no pairs." : "");
-  draw("tradeoff", traces, {
-    margin: { l: 58, r: 10, t: 10, b: 46 }, hovermode: "closest", showlegend: true,
-    legend: { orientation: "h", y: -0.2 },
+  draw("tradeoff", traces, layoutOf({
+    showlegend: true,
     xaxis: { ...axisStyle(), tickformat: ".0~%", range: [-0.03, 1.07], title: { text: "density", standoff: 4 } },
-    yaxis: { ...axisStyle(), tickformat: ".1~%", title: { text: "test accuracy" } },
-  });
+    yaxis: { ...axisStyle(), tickformat: ".1~%", title: { text: `test ${measure()}` } },
+  }));
 }
 
 function drawHeads() {
@@ -73,6 +78,11 @@ function drawHeads() {
     ? "Sampled density on the test split, one point a run."
     : "None of these models has SBM layers.";
   if (!groups.length) return;
+  // Ten heads and more: in the order of their numbers, not of their names.
+  const most = (of) => Math.max(...groups.flatMap((group) => group.runs).map((run) => of(run.heads ?? [])));
+  const layers = Array.from({ length: most((heads) => heads.length) }, (_, layer) => layer);
+  const names = layers.flatMap((layer) =>
+    Array.from({ length: most((heads) => heads[layer]?.length ?? 0) }, (_, head) => `L${layer} H${head}`));
   const traces = groups.map((group) => {
     const dots = group.runs.flatMap((run) => (run.heads ?? []).flatMap((heads, layer) =>
       heads.map((value, head) => ({ x: `L${layer} H${head}`, y: value, text: escape(run.folder) }))));
@@ -82,11 +92,10 @@ function drawHeads() {
       hovertemplate: "%{text}, %{x}: %{y:.2%}<extra>%{fullData.name}</extra>",
     };
   });
-  draw("heads", traces, {
-    margin: { l: 58, r: 10, t: 10, b: 46 }, hovermode: "closest", showlegend: groups.length > 1,
-    legend: { orientation: "h", y: -0.2 }, xaxis: { ...axisStyle(), categoryorder: "category ascending" },
-    yaxis: { ...axisStyle(), tickformat: ".0~%", rangemode: "tozero", title: { text: "density" } },
-  });
+  draw("heads", traces, layoutOf({
+    showlegend: groups.length > 1,
+    xaxis: { ...axisStyle(), type: "category", categoryorder: "array", categoryarray: names }, yaxis: densityAxis(),
+  }));
 }
 
 function drawCurves() {
@@ -100,18 +109,18 @@ function drawCurves() {
     : "The runs' folders have no metrics.csv with this.";
   if (!lines.length) return;
   draw("curves", lines.map(({ group, run, step, value }) => ({
-    type: "scatter", mode: step.length > 1 ? "lines" : "markers", x: step, y: value, name: group.name,
+    type: "scatter", mode: lineMode(step), x: step, y: value, name: group.name,
     text: step.map(() => escape(run.folder)), line: { color: colourOfGroup(group), width: 1.6 }, marker: { color: colourOfGroup(group) },
     hovertemplate: "%{text}<br>step %{x}: %{y:.2%}<extra>%{fullData.name}</extra>",
-  })), {
-    margin: { l: 58, r: 10, t: 10, b: 46 }, hovermode: "closest", showlegend: false,
-    xaxis: { ...axisStyle(), title: { text: "step", standoff: 4 } },
+  })), layoutOf({
+    showlegend: false,
+    xaxis: axisStyle("step"),
     yaxis: { ...axisStyle(), tickformat: ".1~%", title: { text: name } },
-  });
+  }));
 }
 
 function drawRuns() {
-  const columns = ["folder", "model", "seed", "accuracy, %", "density, %", "density of the heads, %", "device"];
+  const columns = ["folder", "model", "seed", `${measure()}, %`, "density, %", "density of the heads, %", "device"];
   drawTable("runs", columns, shown().flatMap((group) => group.runs.map((run) => [
     run.folder, group.name, run.seed, run.accuracy === null ? "–" : points(run.accuracy),
     run.density === null ? "–" : points(run.density),
@@ -131,8 +140,9 @@ function drawAll() {
 }
 
 async function start() {
-  $("task").replaceChildren(...tasks.map((task) => new Option(task, task)));
-  $("curve").replaceChildren(...index.curves.map((name) => new Option(name, name)));
+  fillMenu("task", tasks);
+  fillMenu("curve", index.curves);
+  $("curves-panel").hidden = !index.curves.length;
   const asked = decodeURIComponent(location.hash.slice(1));
   if (tasks.includes(asked)) $("task").value = asked;
   await loadPlotly();
@@ -146,8 +156,7 @@ async function start() {
     if (tasks.includes(task)) $("task").value = task;
     drawAll();
   });
-  DARK.addEventListener("change", drawAll);
-  followWidth(drawAll);
+  followScreen(drawAll);
   drawAll();
 }
 

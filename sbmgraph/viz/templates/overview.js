@@ -33,9 +33,8 @@ function shade(value) {
   return `rgb(${mix(1)} ${mix(3)} ${mix(5)})`;
 }
 
-function drawTable() {
+function drawDensities() {
   const columns = ["head", "expected", "sampled", "mean ± sd", "blocks", "strength"];
-  const head = make("tr", {}, ...columns.map((name) => make("th", { scope: "col" }, name)));
   const rows = index.layers.flatMap(({ number, name }) => index.heads.map((h) => {
     const info = infoOf({ input: state.input, layer: number, head: h });
     const all = index.inputs.map((_, input) => infoOf({ input, layer: number, head: h }).sampled);
@@ -54,7 +53,7 @@ function drawTable() {
     return make("tr", { title: name, "data-chosen": String(chosen), onclick: choose },
       make("th", { scope: "row" }, button), ...cells.map((text) => make("td", {}, text)));
   }));
-  $("densities").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
+  fillTable("densities", columns, rows);
 }
 
 function drawHistory() {
@@ -67,7 +66,7 @@ function drawHistory() {
   const traces = lines.map((line, i) => {
     const chosen = line.layer === state.layer && line.head === state.head;
     return {
-      type: "scatter", mode: line.step.length > 1 ? "lines" : "markers", x: line.step, y: line.density,
+      type: "scatter", mode: lineMode(line.step), x: line.step, y: line.density,
       name: headName(line.layer, line.head), opacity: chosen ? 1 : 0.45,
       line: { color: PALETTE[i % PALETTE.length], width: chosen ? 3.2 : 1.3 },
       hovertemplate: "step %{x}: %{y:.1%}<extra>%{fullData.name}</extra>",
@@ -76,8 +75,8 @@ function drawHistory() {
   draw("history", traces, {
     margin: { l: 52, r: 8, t: 26, b: 62 }, hovermode: "closest",
     legend: { orientation: "h", y: -0.22 }, showlegend: lines.length <= 12,
-    xaxis: { ...axisStyle(), title: { text: "step", standoff: 4 } },
-    yaxis: { ...axisStyle(), tickformat: ".0~%", rangemode: "tozero", title: { text: "density" } },
+    xaxis: axisStyle("step"),
+    yaxis: densityAxis(),
   });
 }
 
@@ -105,8 +104,8 @@ function drawInputs() {
   traces.push(mark("expected", "circle-open", 13), mark("sampled", "circle", 7));
   draw("inputs", traces, {
     margin: { l: 52, r: 8, t: 26, b: 62 }, showlegend: false, hovermode: "closest",
-    xaxis: { ...axisStyle(), title: { text: byLength ? "tokens" : "input", standoff: 4 } },
-    yaxis: { ...axisStyle(), tickformat: ".0~%", rangemode: "tozero", title: { text: "density" } },
+    xaxis: axisStyle(byLength ? "tokens" : "input"),
+    yaxis: densityAxis(),
   });
   listenTo("inputs", { click: ({ points: [point] }) => select({ input: point.pointNumber }) });
 }

@@ -31,7 +31,15 @@ function plain(layout) {
   };
 }
 
-const axisStyle = () => ({ gridcolor: colourOf("line"), zeroline: false, linecolor: colourOf("edge") });
+const axisStyle = (title) => ({
+  gridcolor: colourOf("line"), zeroline: false, linecolor: colourOf("edge"),
+  ...(title ? { title: { text: title, standoff: 4 } } : {}),
+});
+
+const densityAxis = () => ({
+  ...axisStyle(), tickformat: ".0~%", rangemode: "tozero", title: { text: "density" },
+});
+const lineMode = (values) => (values.length > 1 ? "lines" : "markers");
 
 /** Only these buttons: plotly's own list has one that uploads the chart. */
 function configOf(zoom) {
@@ -75,9 +83,10 @@ function draw(id, traces, layout, zoom = false) {
   return Plotly.react(plot, traces, plain({ ...layout, ...size }), configOf(zoom));
 }
 
-/** Calls `redraw` where the page gets another width. */
-function followWidth(redraw) {
+/** Calls `redraw` where the page gets another width or theme. */
+function followScreen(redraw) {
   let width = innerWidth, waiting = null;
+  DARK.addEventListener("change", () => redraw());
   addEventListener("resize", () => {
     if (innerWidth === width) return;
     width = innerWidth;

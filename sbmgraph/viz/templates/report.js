@@ -16,9 +16,9 @@ function fillMenus() {
   const about = (item) => [
     `input ${item.name}`, `${whole(item.length)} tokens`, item.label,
   ].filter(Boolean).join(" · ");
-  $("input").replaceChildren(...index.inputs.map((item, i) => new Option(about(item), i)));
-  $("layer").replaceChildren(...index.layers.map(({ number, name }) => new Option(`${number} (${name})`, number)));
-  $("head").replaceChildren(...index.heads.map((head) => new Option(head, head)));
+  fillMenu("input", index.inputs.map((item, i) => [about(item), i]));
+  fillMenu("layer", index.layers.map(({ number, name }) => [`${number} (${name})`, number]));
+  fillMenu("head", index.heads);
   const facts = Object.entries(index.summary).map(([name, text]) =>
     make("div", {}, make("dt", {}, name), make("dd", {}, text)));
   $("summary").replaceChildren(...facts);
@@ -46,7 +46,7 @@ async function select(change) {
   hideTooltip();
   keepingFocus(() => {
     drawThumbnails();
-    drawTable();
+    drawDensities();
   });
   drawAdjacency(view);
   drawTokens(view);
@@ -86,8 +86,7 @@ async function start() {
   $("tokens").addEventListener("focusout", (event) => focusing.out(event));
   if (index.image) $("colour").value = "none";
   addEventListener("hashchange", () => select(wanted()));
-  DARK.addEventListener("change", () => select({}));
-  followWidth(() => select({}));
+  followScreen(() => select({}));
   await select({});
 }
 

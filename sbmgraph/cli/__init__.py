@@ -1,0 +1,1 @@
+"""Commands over training and Hugging Face together; those of training alone stand beside it."""
