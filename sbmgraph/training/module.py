@@ -204,11 +204,6 @@ class SequenceClassifier(L.LightningModule):
         gradients round to zero and the smaller one would blow steps up."""
         hparams = self.hparams
         half = any(weight.dtype == torch.float16 for weight in self.parameters())
-        if half and hparams["name"] == "nystromformer":
-            raise ValueError(
-                "'precision' must be '32-true', 'bf16-true' or '16-mixed' for 'nystromformer', "
-                "whose pseudo-inverse overflows in float16, got '16-true'"
-            )
         check_warmup(hparams["schedule"], hparams["warmup_steps"], self.num_steps)
         optimizer = torch.optim.AdamW(
             self._parameter_groups(),
