@@ -30,11 +30,16 @@ def check_traceable(layer: str) -> None:
         ValueError: Under ``torch.export``, ``torch.onnx`` or ``torch.jit.trace``.
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        raise ValueError(
-            f"'{layer}' must run in Python (torch.compile included), got torch.export, torch.onnx "
-            "or torch.jit.trace: every call samples other graphs, which no exported program can "
-            "hold"
-        )
+        _refuse_program(layer)
+
+
+@torch.compiler.assume_constant_result  # or Dynamo wraps the error in a page of its own
+def _refuse_program(layer: str) -> NoReturn:
+    raise ValueError(
+        f"'{layer}' must run in Python (torch.compile included), got torch.export, torch.onnx or "
+        "torch.jit.trace: what it computes follows the values of its input (sampled graphs, "
+        "lengths of sequences), which no exported program can hold"
+    )
 
 
 def has_no_values(x: Tensor) -> bool:
