@@ -199,6 +199,10 @@ class SequenceClassifier(L.LightningModule):
         """As for training; every test draws alike."""
         self._reseed(2, batch_idx)
 
+    def on_predict_batch_start(self, batch: SequenceBatch, batch_idx: int, *_: int) -> None:
+        """As for training; every prediction draws alike."""
+        self._reseed(3, batch_idx)
+
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and its schedule; eps is 1e-6, or 1e-4 where weights are float16, in which squared
         gradients round to zero and the smaller one would blow steps up."""
