@@ -11,6 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad, jacrev, vmap
 
+from sbmgraph import SampledGraph
 from sbmgraph.nn import GPSBlock, SBMAttention, SBMConv, SBMHeads, SBMTransformer
 from sbmgraph.nn.models import build_model
 
@@ -58,6 +59,33 @@ def test_functional_gradients_are_autograds(estimator: str, options: dict) -> No
     )
     for mine, theirs in zip([*found.values(), of_x], expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("estimator", ["logit", "mask"])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_functional_gradients_with_masked_edges(estimator: str, everywhere: bool) -> None:
+    torch.manual_seed(0)
+    heads = SBMHeads(4, 2, num_clusters=3, init_density=0.1, estimator=estimator).double()
+    query, key, value = torch.randn(3, 7, 2, 4, dtype=torch.float64)
+    given = SampledGraph.from_edge_index(EDGES, 7, 7)
+    bias = torch.tensor([[0.0, -torch.inf], [1, 0], [-torch.inf, -torch.inf], [2, -1]]).double()
+    if everywhere:
+        bias = torch.full_like(bias, -torch.inf)
+    weights = dict(heads.named_parameters())
+
+    def loss(weights: dict, query: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        kwargs = {"given": given, "bias": bias, "generator": generator}
+        return functional_call(heads, weights, (query, key, value), kwargs).square().sum()
+
+    found, *others = grad(loss, argnums=(0, 1, 2))(weights, query, bias)
+    query.requires_grad_()
+    bias.requires_grad_()
+    inputs = [*weights.values(), query, bias]
+    expected = torch.autograd.grad(loss(weights, query, bias), inputs)
+    for mine, theirs in zip([*found.values(), *others], expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
+        assert mine.isfinite().all()
 
 
 def test_vmap_is_refused() -> None:
