@@ -237,7 +237,7 @@ class SBM:
             edges = torch.einsum("ghk,hkl,ghl->gh", queries, self.affinity, keys)
         if exploration == 0.0:
             return edges
-        return edges + exploration * self.nodes.num_pairs.unsqueeze(1)
+        return edges + exploration * self.nodes.num_pairs.unsqueeze(1).to(edges.dtype)
 
     def expected_density(self, exploration: float = 0.0) -> Tensor:
         """Expected fraction of possible edges of each head on each graph, of shape
