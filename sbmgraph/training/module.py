@@ -172,7 +172,8 @@ class SequenceClassifier(L.LightningModule):
         penalty = self._control.penalty(runs, self.global_step)
         if penalty is not None:
             loss = loss + penalty
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps
+        if every and (self.global_step + 1) % every == 0:
             self._log_densities(runs, batch, "train")
             if len(runs) and self.hparams["density"] is not None:
                 self._log("train", self._control.values(self.global_step), len(batch))
