@@ -238,7 +238,7 @@ class SBM:
             edges = (rates * keys.transpose(0, 1)).sum(-1).t()
         if exploration == 0.0:
             return edges
-        return edges + exploration * self.nodes.num_pairs.unsqueeze(1)
+        return edges + exploration * self.nodes.num_pairs.unsqueeze(1).to(edges.dtype)
 
     def expected_density(self, exploration: float = 0.0) -> Tensor:
         """Expected fraction of possible edges of each head on each graph, of shape

@@ -34,6 +34,24 @@ def test_expected_density_gradcheck() -> None:
     assert torch.autograd.gradcheck(density, tuple(x.clone().requires_grad_() for x in inputs))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_default_dtype_is_of_no_matter(dtype: torch.dtype) -> None:
+    """Of 4000² pairs a hundredth is more than float16 can hold."""
+    generator = torch.Generator().manual_seed(0)
+    factors = [torch.rand(4000, 1, 2, generator=generator) / 9 for _ in range(2)]
+    sbm = SBM(*factors, torch.rand(1, 2, 2, generator=generator) / 4)
+    seed = torch.Generator().manual_seed(1)
+    expected = sbm.expected_edges(0.01), sample(sbm, exploration=0.01, generator=seed).num_edges
+    torch.set_default_dtype(dtype)
+    try:
+        seed = torch.Generator().manual_seed(1)
+        found = sbm.expected_edges(0.01), sample(sbm, exploration=0.01, generator=seed).num_edges
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found[0], expected[0])
+    assert found[1] == expected[1]
+
+
 def test_edge_prob_reads_the_dense_matrix() -> None:
     sbm = random_sbm()
     graph = sample(sbm, exploration=0.3)

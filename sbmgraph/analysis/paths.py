@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from sbmgraph.analysis._kernels import count_bits, spread_bits
 from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.select import biadjacency_matrix, check_square
-from sbmgraph.checks import check_positive_int
+from sbmgraph.checks import check_positive_int, describe
 from sbmgraph.graph import SampledGraph
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def reach(
 
     Args:
         layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for
-            each layer, first layer first.
+            each layer, first layer first; or one by itself.
         head (int, optional): The head; :obj:`None` is the union of all heads, which a layer with
             an output projection sees. (default: :obj:`None`)
         graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
@@ -132,7 +132,7 @@ def check_universality(
 
     Args:
         layers (sequence of SampledGraph or LayerSample): One sampled graph of self-attention for
-            each layer, first layer first.
+            each layer, first layer first; or one by itself.
         head (int, optional): The head; :obj:`None` is the union of all heads. (default:
             :obj:`None`)
         graph_index (int, optional): The graph of the batch. (default: :obj:`0`)
@@ -211,12 +211,16 @@ def _layers_to_all(matrices: list[csr_array], max_layers: int) -> int | None:
 def _matrices(
     layers: Sequence[SampledGraph | LayerSample], head: int | None, graph_index: int
 ) -> list[csr_array]:
-    matrices = [
-        biadjacency_matrix(getattr(item, "graph", item), head, graph_index)  # type: ignore[arg-type]
-        for item in layers
-    ]
-    if not matrices:
+    if isinstance(layers, SampledGraph) or hasattr(layers, "graph"):
+        layers = [layers]  # type: ignore[list-item]
+    if isinstance(layers, str | dict) or not isinstance(layers, Iterable):
+        raise ValueError(
+            f"'layers' must be sampled graphs or recorded layer samples, got {describe(layers)}"
+        )
+    graphs = [getattr(item, "graph", item) for item in layers]
+    if not graphs:
         raise ValueError("'layers' must hold at least one sampled graph, got none")
+    matrices = [biadjacency_matrix(graph, head, graph_index) for graph in graphs]  # type: ignore[arg-type]
     for matrix in matrices:
         check_square(matrix)
         if matrix.shape != matrices[0].shape:

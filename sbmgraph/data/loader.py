@@ -74,7 +74,8 @@ class BucketBatchSampler(Sampler[list[int]]):
         self.seed = seed
         self.num_replicas = num_replicas
         self.rank = rank
-        self.drop_last = drop_last
+        # Private, or Lightning's predict takes this for torch's BatchSampler and makes it anew.
+        self._drop_last = drop_last
         self.window = window
         self.epoch = 0
         self.start = 0
@@ -107,7 +108,7 @@ class BucketBatchSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         size = self.batch_size * self.num_replicas
-        return len(self.lengths) // size if self.drop_last else -(-len(self.lengths) // size)
+        return len(self.lengths) // size if self._drop_last else -(-len(self.lengths) // size)
 
     def __iter__(self) -> Iterator[list[int]]:
         # A generator, so that an iterator which is never used (a DataLoader with workers makes two)
@@ -130,7 +131,7 @@ class BucketBatchSampler(Sampler[list[int]]):
             items = items[np.argsort(self.lengths[items], kind="stable")]
             batches += list(items.reshape(-1, size))
         batches = [batches[i] for i in rng.permutation(len(batches))]
-        if full < total and not self.drop_last:
+        if full < total and not self._drop_last:
             batches.append(order[full:])
         return batches
 

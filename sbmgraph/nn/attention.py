@@ -12,7 +12,7 @@ from sbmgraph.nn.config import split_channels
 from sbmgraph.nn.conv import SBMConv
 from sbmgraph.nn.inputs import flatten_mask
 from sbmgraph.nn.options import SBMOptions
-from sbmgraph.nn.transforms import has_no_values
+from sbmgraph.nn.transforms import check_traceable, has_no_values
 
 CONV_ARGUMENTS = ("dropout", "pe_channels", "bias_init")
 """The arguments that go to the layer inside, apart from options."""
@@ -96,6 +96,7 @@ class SBMAttention(nn.Module):
         Raises:
             ValueError: If shapes or dtypes do not fit together.
         """
+        check_traceable(type(self).__name__)
         if not isinstance(x, Tensor) or x.dim() not in (2, 3) or x.size(-1) != self.channels:
             raise ValueError(
                 f"'x' must have shape [batch, tokens, {self.channels}] or [tokens, "

@@ -17,7 +17,7 @@ from sbmgraph.nn.heads import Layer, SBMHeads
 from sbmgraph.nn.inputs import check_features, check_size, split_batch
 from sbmgraph.nn.membership import MembershipNetwork
 from sbmgraph.nn.options import SBMOptions
-from sbmgraph.nn.transforms import refuse_script
+from sbmgraph.nn.transforms import check_traceable, refuse_script
 from sbmgraph.record import wants_weights
 
 BIAS_INITS = ("zeros", "uniform")
@@ -244,6 +244,7 @@ class SBMConv(MessagePassing):
             ValueError: If shapes, batch vectors, edges or encodings do not fit together or the
                 features are not finite.
         """
+        check_traceable(type(self).__name__)
         x_src, x_dst = self._split_features(x)
         batch_src, batch_dst = split_batch(batch, bipartite=x_dst is not x_src)
         size = check_size(size, x_src, x_dst, batch_dst)

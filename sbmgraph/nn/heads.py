@@ -23,7 +23,7 @@ from sbmgraph.nn.inputs import (
 )
 from sbmgraph.nn.membership import MembershipNetwork
 from sbmgraph.nn.options import SBMOptions
-from sbmgraph.nn.recomputation import check_recomputation
+from sbmgraph.nn.recomputation import check_recomputation, watched_as_before
 from sbmgraph.nn.transforms import (
     check_traceable,
     has_no_values,
@@ -32,7 +32,7 @@ from sbmgraph.nn.transforms import (
     sampling_model,
 )
 from sbmgraph.ops import sample
-from sbmgraph.record import AttendedEdges, emit, is_recorded, wants_weights
+from sbmgraph.record import AttendedEdges, emit, is_recorded
 from sbmgraph.sbm import SBM
 
 
@@ -284,7 +284,7 @@ class SBMHeads(nn.Module):
                 f"'edge_index' must be given as 'local_heads' = {self.local_heads} heads attend "
                 "over it alone, got None"
             )
-        watched = wants_weights(layer.module)
+        watched = watched_as_before(self, layer.module, generator)
         if sbm is None:
             listed = weights or watched or bias is not None or self.local_heads > 0
             if not listed and not is_recorded(layer.module):

@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from sbmgraph.checks import describe
-from sbmgraph.record import in_backward, in_reentrant_checkpoint
+from sbmgraph.record import in_backward, in_reentrant_checkpoint, wants_weights
 
 REMEMBERED = 4096
 """Samples of a layer in checkpointed forward passes that a recomputation is looked up among."""
 
 _drawn: WeakKeyDictionary[nn.Module, deque[int]] = WeakKeyDictionary()
+_watched: WeakKeyDictionary[nn.Module, deque[int]] = WeakKeyDictionary()
 
 
 def check_recomputation(layer: nn.Module, generator: torch.Generator | None) -> None:
@@ -34,13 +35,11 @@ def check_recomputation(layer: nn.Module, generator: torch.Generator | None) -> 
     Raises:
         ValueError: If recomputation is about to draw another graph, or ``generator`` is none.
     """
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise ValueError(f"'generator' must be a torch.Generator, got {describe(generator)}")
+    _check(generator)
     again = in_backward()
     if not again and not _in_checkpoint():
         return
-    source = torch.default_generator if generator is None else generator
-    state = hash(source.get_state().numpy().tobytes())
+    state = _state(generator)
     drawn = _drawn.setdefault(layer, deque(maxlen=REMEMBERED))
     if not again:
         drawn.append(state)
@@ -50,6 +49,40 @@ def check_recomputation(layer: nn.Module, generator: torch.Generator | None) -> 
             "True, so that recomputation samples the same graphs; got a generator in a state that "
             "no forward pass sampled from (torch.manual_seed makes a step repeatable)"
         )
+
+
+def watched_as_before(
+    layer: nn.Module, recorded: nn.Module, generator: torch.Generator | None
+) -> bool:
+    """Whether recorders want the weights of a layer; in a backward pass whether they did in the
+    forward pass, so that what is computed again is computed in the same way.
+
+    Args:
+        layer: The layer.
+        recorded: The module that recorders know it by.
+        generator: As in :func:`check_recomputation`.
+
+    Raises:
+        ValueError: If ``generator`` is none.
+    """
+    _check(generator)
+    if in_backward():
+        seen = _watched.get(layer)
+        return seen is not None and _state(generator) in seen
+    wanted = wants_weights(recorded)
+    if wanted and _in_checkpoint():
+        _watched.setdefault(layer, deque(maxlen=REMEMBERED)).append(_state(generator))
+    return wanted
+
+
+def _check(generator: object) -> None:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ValueError(f"'generator' must be a torch.Generator, got {describe(generator)}")
+
+
+def _state(generator: torch.Generator | None) -> int:
+    source = torch.default_generator if generator is None else generator
+    return hash(source.get_state().numpy().tobytes())
 
 
 def _in_checkpoint() -> bool:

@@ -17,7 +17,7 @@ from sbmgraph.nn.config import POOLINGS, EncoderConfig
 from sbmgraph.nn.inputs import check_positions, check_tokens, flatten_mask
 from sbmgraph.nn.options import SBMOptions
 from sbmgraph.nn.positions import picture_codes
-from sbmgraph.nn.transforms import has_no_values
+from sbmgraph.nn.transforms import check_traceable, has_no_values
 from sbmgraph.nodes import count_graphs
 
 __all__ = ["POOLINGS", "SBMTransformer", "Transformer", "TransformerLayer", "picture_codes"]
@@ -180,6 +180,7 @@ class Transformer(nn.Module):
             ValueError: If shapes or dtypes do not fit, a token is not in the vocabulary, or a
                 sequence is empty, all padding, or longer than the model.
         """
+        check_traceable(type(self).__name__)
         if (
             not isinstance(tokens, Tensor)
             or tokens.dtype != torch.int64

@@ -30,11 +30,16 @@ def check_traceable(layer: str) -> None:
         ValueError: Under ``torch.export``, ``torch.onnx`` or ``torch.jit.trace``.
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        raise ValueError(
-            f"'{layer}' must run in Python (torch.compile included), got torch.export, torch.onnx "
-            "or torch.jit.trace: every call samples other graphs, which no exported program can "
-            "hold"
-        )
+        _refuse_program(layer)
+
+
+@torch.compiler.assume_constant_result  # or Dynamo wraps the error in a page of its own
+def _refuse_program(layer: str) -> NoReturn:
+    raise ValueError(
+        f"'{layer}' must run in Python (torch.compile included), got torch.export, torch.onnx or "
+        "torch.jit.trace: what it computes follows the values of its input (sampled graphs, "
+        "lengths of sequences), which no exported program can hold"
+    )
 
 
 def has_no_values(x: Tensor) -> bool:
@@ -103,8 +108,10 @@ def edge_attention_plain(
     accumulate = torch.promote_types(query.dtype, torch.float32)
     flat = [x.flatten(0, 1).to(accumulate) for x in (query, key, value)]
     score = (flat[0][target] * flat[1][source]).sum(-1) * scale
-    if bias is not None:
-        score = score + bias.to(accumulate)
+    absent = torch.zeros_like(score, dtype=torch.bool)
+    if bias is not None:  # edges with a bias of minus infinity are as if they were not there
+        absent = bias == -torch.inf
+        score = score + bias.to(accumulate).masked_fill(absent, 0.0)
     if sbm is not None:
         rate = torch.einsum("nhk,hkl->nhl", sbm.query_membership, sbm.affinity).flatten(0, 1)
         prob = (rate[target] * sbm.key_membership.flatten(0, 1)[source]).sum(-1)
@@ -113,7 +120,9 @@ def edge_attention_plain(
             gate = torch.where(sampled, gate, gate.detach())
         score = score * gate if estimator == "logit" else score + _ClipGradient.apply(gate) - 1.0
     num_vertices = flat[0].size(0)
-    alpha = softmax(score, target, num_nodes=num_vertices)
+    lowest = torch.finfo(score.dtype).min
+    alpha = softmax(score.masked_fill(absent, lowest), target, num_nodes=num_vertices)
+    alpha = alpha.masked_fill(absent, 0.0)
     message = flat[2][source] * torch.dropout(alpha, dropout, dropout > 0).unsqueeze(-1)
     out = message.new_zeros(num_vertices, value.size(-1)).index_add(0, target, message)
     return out.view(query.size(0), query.size(1), -1).to(query.dtype), alpha

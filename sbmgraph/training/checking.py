@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from sbmgraph.data import TASKS
 from sbmgraph.nn.models import MODELS
@@ -27,8 +29,21 @@ def check_name(name: str | None) -> None:
     """
     if name is None:
         return
-    if not _ONE_FOLDER.fullmatch(name) or name.strip(". ") == "" or name != name.strip():
+    whole = _ONE_FOLDER.fullmatch(name) and name.isprintable() and name == name.strip()
+    if not whole or name.strip(".") == "":
         raise ValueError(f"name: expected the name of one folder, without a path, got {name!r}")
+
+
+def check_seeds(seeds: list[int]) -> None:
+    """Checks the seeds of runs.
+
+    Raises:
+        ValueError: If there is none, or one is out of range.
+    """
+    if not seeds:
+        raise ValueError("seeds: expected at least one seed, got none")
+    if not all(0 <= seed < 2**32 for seed in seeds):
+        raise ValueError(f"seeds: expected numbers from 0 to {2**32 - 1}, got {seeds}")
 
 
 def check_models(config: Any) -> list[str]:
@@ -56,8 +71,7 @@ def check_run(config: Any, training: bool) -> None:
     """
     check_name(config.name)
     models = check_models(config)
-    if not config.seeds:
-        raise ValueError("seeds: expected at least one seed, got none")
+    check_seeds(config.seeds)
     check_data(config)
     if training:
         check_trainer(config)
@@ -86,6 +100,9 @@ def check_data(config: Any) -> None:
 def check_trainer(config: Any) -> None:
     """Checks the trainer's arguments that Lightning takes and a run cannot.
 
+    Args:
+        config: The parsed configuration; without ``data.round_steps`` an epoch is one of the data.
+
     Raises:
         ValueError: Saying what is needed instead.
     """
@@ -107,29 +124,54 @@ def check_trainer(config: Any) -> None:
             "trainer.limit_test_batches: expected at least one batch, since a run ends with its "
             "test, got 0"
         )
+    if trainer.enable_checkpointing is False or trainer.barebones:
+        raise ValueError(
+            "trainer: expected enable_checkpointing: true and barebones: false, since a run ends "
+            "with the test of its best checkpoint, got otherwise"
+        )
+    if trainer.accumulate_grad_batches < 1:
+        raise ValueError(
+            "trainer.accumulate_grad_batches: expected at least one batch, got "
+            f"{trainer.accumulate_grad_batches}"
+        )
+    _check_machine(trainer)
     steps = trainer.max_steps
     if steps == 0 or trainer.max_epochs == 0:
         raise ValueError("trainer.max_steps: expected at least one step, got 0")
-    if steps > 0 and steps % config.data.round_steps:
+    rounds, epochs = config.data.round_steps, trainer.max_epochs
+    if steps > 0 and rounds and steps % rounds:
         raise ValueError(
-            f"data.round_steps: expected a divisor of trainer.max_steps = {steps}, "
-            f"got {config.data.round_steps}"
+            f"data.round_steps: expected a divisor of trainer.max_steps = {steps}, got {rounds}"
         )
-    rounds = trainer.max_epochs
-    if steps < 0 and rounds is not None and rounds > 0:
-        steps = rounds * config.data.round_steps
-    if steps < 0 and trainer.max_time is None:
+    endless = steps < 0 and (epochs is None or epochs < 0)
+    if endless and trainer.max_time is None:
         raise ValueError(
             "trainer.max_steps: expected a number of steps, got -1 without a "
             "trainer.max_time that would end the run"
         )
-    if steps < 0 and config.model.schedule != "constant":
+    if endless and config.model.schedule != "constant":
         raise ValueError(
             f"trainer.max_steps: expected a number of steps, which the schedule "
             f"{config.model.schedule!r} of the learning rate needs, got -1; with trainer.max_time "
             "alone take '--model.schedule constant'"
         )
-    check_warmup(config.model.schedule, config.model.warmup_steps, steps if steps > 0 else None)
+    if steps < 0 and not endless and rounds:
+        steps = epochs * rounds
+    if config.model.get("warmup_share") is None:
+        check_warmup(config.model.schedule, config.model.warmup_steps, steps if steps > 0 else None)
+
+
+def _check_machine(trainer: Any) -> None:
+    """Checks that Lightning finds what a run is to be computed on."""
+    keys = ("accelerator", "devices", "num_nodes", "precision", "strategy")
+    values = {key: trainer[key] for key in keys if isinstance(trainer[key], str | int | list)}
+    try:
+        Trainer(
+            **values, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
+        )  # fmt: skip
+    except (MisconfigurationException, ImportError, ValueError) as error:
+        raise ValueError(f"trainer: expected what Lightning can run on, got {error}") from None
 
 
 def check_settings(config: Any, models: list[str]) -> None:

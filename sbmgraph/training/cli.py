@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 
@@ -81,7 +82,7 @@ def told(program: str, work: Callable[[], Any]) -> int:
     """
     try:
         work()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ImportError, MisconfigurationException) as error:
         if os.environ.get("SBMGRAPH_TRACEBACK"):
             raise
         print(f"{program}: error: {error}", file=sys.stderr)

@@ -183,6 +183,11 @@ class SequenceDataModule(L.LightningDataModule):
         """The test set."""
         return self._eval_loader("test", drop_last=self.drop_last_test)
 
+    def predict_dataloader(self) -> DataLoader[SequenceBatch]:
+        """The whole test set in its stored order, so that answers can be told apart."""
+        dataset, size = self.datasets["test"], self.eval_batch_size
+        return DataLoader(dataset, batch_size=size, collate_fn=collate, **self._loading())
+
     def on_after_batch_transfer(
         self, batch: SequenceBatch, dataloader_idx: int = 0
     ) -> SequenceBatch:

@@ -19,7 +19,7 @@ from rich.table import Table
 from sbmgraph.data import GLUE_TASKS
 from sbmgraph.data.prepare import options_of
 from sbmgraph.files import write_atomically
-from sbmgraph.training.checking import check_models, check_name
+from sbmgraph.training.checking import check_models, check_name, check_seeds, check_trainer
 from sbmgraph.training.cli import (
     _check_folder,
     _is_main_process,
@@ -67,19 +67,15 @@ class LanguageCLI(TaskCLI):
         config = self.config
         check_name(config.name)
         check_models(config)
-        if not config.seeds:
-            raise ValueError("seeds: expected at least one seed, got none")
+        check_seeds(config.seeds)
         known = options_of(config.data.task)
         unknown = sorted(set(config.data.options or {}) - set(known))
         if unknown:
             raise ValueError(
                 f"data.options: expected any of {', '.join(known)}, got {', '.join(unknown)}"
             )
-        steps, rounds = config.trainer.max_steps, config.data.round_steps
-        if steps > 0 and rounds and steps % rounds:
-            raise ValueError(
-                f"data.round_steps: expected a divisor of trainer.max_steps = {steps}, got {rounds}"
-            )
+        if training:
+            check_trainer(config)
 
 
 class PretrainCLI(LanguageCLI):

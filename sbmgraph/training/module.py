@@ -172,7 +172,8 @@ class SequenceClassifier(L.LightningModule):
         penalty = self._control.penalty(runs, self.global_step)
         if penalty is not None:
             loss = loss + penalty
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps
+        if every and (self.global_step + 1) % every == 0:
             self._log_densities(runs, batch, "train")
             if len(runs) and self.hparams["density"] is not None:
                 self._log("train", self._control.values(self.global_step), len(batch))
@@ -199,16 +200,15 @@ class SequenceClassifier(L.LightningModule):
         """As for training; every test draws alike."""
         self._reseed(2, batch_idx)
 
+    def on_predict_batch_start(self, batch: SequenceBatch, batch_idx: int, *_: int) -> None:
+        """As for training; every prediction draws alike."""
+        self._reseed(3, batch_idx)
+
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and its schedule; eps is 1e-6, or 1e-4 where weights are float16, in which squared
         gradients round to zero and the smaller one would blow steps up."""
         hparams = self.hparams
         half = any(weight.dtype == torch.float16 for weight in self.parameters())
-        if half and hparams["name"] == "nystromformer":
-            raise ValueError(
-                "'precision' must be '32-true', 'bf16-true' or '16-mixed' for 'nystromformer', "
-                "whose pseudo-inverse overflows in float16, got '16-true'"
-            )
         check_warmup(hparams["schedule"], hparams["warmup_steps"], self.num_steps)
         optimizer = torch.optim.AdamW(
             self._parameter_groups(),

@@ -140,6 +140,21 @@ def test_bad_arguments(bipartite, call, message):
         call(graph_of([(0, 1)], 3), sample(bipartite))
 
 
+@pytest.mark.parametrize("call", [sa.reach, sa.check_universality])
+@pytest.mark.parametrize("wrong", [None, 3, "x", {}])
+def test_what_is_no_layer_is_named(call, wrong):
+    with pytest.raises(ValueError, match="'layers' must be sampled graphs or recorded layer"):
+        call(wrong)
+    with pytest.raises(ValueError, match="must be a SampledGraph"):
+        call([wrong])
+
+
+def test_one_graph_is_one_layer(runs):
+    graph = graph_of([(0, 1), (1, 2)], 3)
+    assert sa.reach(graph).tolist() == sa.reach([graph]).tolist()
+    assert sa.reach(runs[0]).tolist() == sa.reach(runs[:1]).tolist()
+
+
 @pytest.mark.parametrize("size", [0, 1])
 def test_tiny_graphs(size):
     layer = graph_of([(0, 0)] * size, size)

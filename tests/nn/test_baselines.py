@@ -137,6 +137,39 @@ def test_half_precision_is_close_to_single(name, dtype):
     assert (low.float() - expected).norm() < tolerance * expected.norm()
 
 
+@pytest.fixture
+def default_dtype():
+    """Sets torch's default dtype for the length of a test, as Lightning's pure precisions do."""
+    before = torch.get_default_dtype()
+    yield torch.set_default_dtype
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("default", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_the_default_dtype_is_of_no_matter(name, default, dtype, default_dtype):
+    """33 tokens in landmarks of five leave the last landmark without a token."""
+    torch.manual_seed(0)
+    options = {"sbm": {"num_clusters": 4}, **SMALL}.get(name, {})
+    attention = build_attention(name, CHANNELS, HEADS, max_length=64, **options).to(dtype)
+    x, batch = ragged((40, 33), dtype=torch.float32)
+    parameters = list(attention.parameters())
+
+    def run() -> list[Tensor]:
+        inputs = x.to(dtype).requires_grad_()
+        out = attention(inputs, batch=batch, generator=seeded())
+        grads = torch.autograd.grad(out.float().square().sum(), [inputs, *parameters])
+        return [out.detach(), *grads]
+
+    expected = run()
+    default_dtype(default)
+    found = run()
+    for one, other in zip(found, expected, strict=True):
+        assert one.isfinite().all()
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_autocast(name):
     attention = make(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.utils.checkpoint import CheckpointError, checkpoint
@@ -109,3 +111,26 @@ def test_a_penalty_that_reentrant_checkpointing_cut_is_refused() -> None:
     with torch.no_grad(), record(conv) as runs:
         conv(x)
     assert 0 < runs.expected_density() < 1, "measuring without gradients is no checkpointing"
+
+
+@REENTRANT
+@pytest.mark.parametrize("density", [None, 1])
+@pytest.mark.parametrize("forward_inside", [True, False])
+@pytest.mark.filterwarnings("ignore:reentrant checkpointing cuts")
+def test_recording_weights_of_one_of_both_passes(
+    reentrant: bool, density: int | None, forward_inside: bool
+) -> None:
+    """Weights are recorded by another way through the layer, which recomputation must follow."""
+    torch.manual_seed(0)
+    conv, x = SBMConv(4, 4, heads=2, num_clusters=3, init_density=density).double(), features()
+    torch.manual_seed(1)
+    expected = gradients(conv, conv(x).square().sum())
+    torch.manual_seed(1)
+    with record(conv, weights=True) if forward_inside else nullcontext([]) as runs:
+        out = checkpoint(conv, x, use_reentrant=reentrant)
+    assert len(runs) == forward_inside
+    with nullcontext([]) if forward_inside else record(conv, weights=True) as runs:
+        found = gradients(conv, out.square().sum())
+    assert not forward_inside or runs == []
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)

@@ -272,6 +272,33 @@ def test_a_damaged_checkpoint_and_another_vocabulary(
     assert "expected a model with vocab_size = 270" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["strategy", "ddp_spawn"], "trainer.strategy: expected a strategy whose processes"),
+        (["fast_dev_run", "true"], "trainer.fast_dev_run: expected false"),
+        (["limit_test_batches", "0"], "trainer.limit_test_batches: expected at least one batch"),
+        (["max_steps", "-1"], "trainer.max_steps: expected a number of steps, got -1"),
+        (["max_steps", "0"], "trainer.max_steps: expected at least one step"),
+        (["accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches: expected at least"),
+        (["devices", "0"], "trainer: expected what Lightning can run on"),
+    ],
+)  # fmt: skip
+def test_the_trainer_is_checked_before_data_and_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture, command: str, flags: list[str], message: str
+) -> None:
+    config = PRETRAIN if command == "pretrain" else FINETUNE
+    places = ["--data.root", str(tmp_path / "data")]
+    arguments = [f"--trainer.{flags[0]}", flags[1], *places]
+    if flags[0] == "max_steps":
+        arguments += ["--trainer.max_epochs", "-1"] if flags[1] == "-1" else []
+    assert run(command, config, tmp_path, tmp_path / "data", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "runs").exists()
+
+
 def test_other_bad_commands(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([]) == 2
     assert main(["--help"]) == 0

@@ -242,6 +242,20 @@ NEVER = [
     (["--name", "../../escape"], "name: expected the name of one folder"),
     (["--name", "a/b"], "name: expected the name of one folder"),
     (["--name", ".."], "name: expected the name of one folder"),
+    (["--name", "a\nb"], "name: expected the name of one folder"),
+    (["--seeds", "[-1]"], "seeds: expected numbers from 0"),
+    (
+        ["--trainer.strategy", "ddp_notebook"],
+        "trainer.strategy: expected a strategy whose processes",
+    ),
+    (
+        ["--trainer.accumulate_grad_batches", "0"],
+        "trainer.accumulate_grad_batches: expected at least",
+    ),
+    (["--trainer.enable_checkpointing", "false"], "expected enable_checkpointing: true"),
+    (["--trainer.barebones", "true"], "expected enable_checkpointing: true and barebones: false"),
+    (["--trainer.devices", "0"], "trainer: expected what Lightning can run on, got "),
+    (["--trainer.precision", "transformer-engine"], "trainer: expected what Lightning can run on"),
     (["--trainer.strategy", "ddp_spawn"], "trainer.strategy: expected a strategy whose processes"),
     (["--trainer.fast_dev_run", "true"], "trainer.fast_dev_run: expected false"),
     (["--trainer.limit_test_batches", "0"], "trainer.limit_test_batches: expected at least one"),
@@ -324,6 +338,18 @@ def test_the_second_run_into_a_folder_is_told_who_is_there(tmp_path, arguments, 
         holder.wait()
     assert main(arguments) == 0  # a dead process holds nothing
     assert not (folder / ".lock.json").exists()
+
+
+def test_nothing_is_logged_every_zero_steps(tmp_path, arguments):
+    """Lightning's "never"."""
+    flags = ["--model.name", "full", "--trainer.log_every_n_steps", "0"]
+    assert main(["fit", *arguments, *flags]) == 0
+
+
+def test_a_missing_package_is_one_line(arguments, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "linformer", None)
+    assert main(["fit", *arguments, "--model.name", "linformer"]) == 2
+    assert "error: this model needs the package 'linformer'" in capsys.readouterr().err
 
 
 def test_a_run_is_found_again_from_elsewhere(tmp_path, root, arguments, monkeypatch):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +23,10 @@ class NystromAttention(InnerAttention):
     multiple of the number of landmarks, and the package runs under :func:`torch.vmap`, one sequence
     at a time for all it can tell. Landmarks that cover a sequence's own padding only stay in its
     pseudo-inverse.
+
+    Precision: the package makes tensors of torch's default dtype, which Lightning's ``"16-true"``
+    sets to float16; there its divisor's 1e-8 is 0, and a landmark without a token is 0 / 0. So it
+    runs with float32 as the default.
 
     Args:
         heads (int): The number of heads.
@@ -67,8 +74,23 @@ class NystromAttention(InnerAttention):
 
     def _dense(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         qkv = torch.cat([x.flatten(2) for x in (query, key, value)], dim=-1)
-        if mask is None:
-            out = torch.vmap(lambda x: self.attention(x[None])[0])(qkv)
-        else:
-            out = torch.vmap(lambda x, m: self.attention(x[None], mask=m[None])[0])(qkv, mask)
+        with _single_by_default():
+            if mask is None:
+                out = torch.vmap(lambda x: self.attention(x[None])[0])(qkv)
+            else:
+                out = torch.vmap(lambda x, m: self.attention(x[None], mask=m[None])[0])(qkv, mask)
         return out.unflatten(-1, (self.heads, self.head_channels))
+
+
+@contextmanager
+def _single_by_default() -> Generator[None, None, None]:
+    """float32 as torch's default for new floating-point tensors."""
+    before = torch.get_default_dtype()
+    if before == torch.float32:
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

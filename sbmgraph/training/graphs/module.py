@@ -44,6 +44,10 @@ class GraphClassifier(L.LightningModule):
         self.model = NodeClassifier(TASKS[task], body, self.setting.channels)
         self.control = DensityControl(DensityConfig(weight=self.setting.density_penalty))
 
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """Scores of the nodes that are asked for."""
+        return self.model(batch)
+
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
         """The cross-entropy and the density's penalty."""
         with record(self.model) as runs:
@@ -71,9 +75,12 @@ class GraphClassifier(L.LightningModule):
             self.log("test/density", density, batch_size=int(batch.batch[-1]) + 1)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Adam on a one-cycle schedule, membership networks at a rate of their own."""
+        """Adam on a one-cycle schedule, membership networks at a rate of their own; eps is 1e-4
+        where weights are float16, in which a smaller one is 0."""
         others, membership = split_membership(self.model)
-        optimizer = torch.optim.Adam([{"params": others}, {"params": membership}])
+        half = any(weight.dtype == torch.float16 for weight in self.parameters())
+        groups = [{"params": others}, {"params": membership}]
+        optimizer = torch.optim.Adam(groups, eps=1e-4 if half else 1e-8)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             [self.setting.learning_rate, self.setting.membership_lr],
@@ -117,6 +124,10 @@ class GraphDataModule(L.LightningDataModule):
         """The test graphs."""
         batches = -(-self.setting.test_graphs // self.setting.batch_size)
         return _loader(_Graphs(self.task, self.setting, batches, TEST_SEED))
+
+    def predict_dataloader(self) -> DataLoader[GraphBatch]:
+        """The test graphs."""
+        return self.test_dataloader()
 
     def majority(self) -> float:
         """Test accuracy of the best constant answer."""
