@@ -13,15 +13,19 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
 
-from benchmarks.gpu_parts import SIZES, Run, draw, inputs, leaf_model, model_of_density  # noqa: E402
+from benchmarks.gpu_parts import SIZES, Run, draw, inputs, model_of_density  # noqa: E402
+from sbmgraph import SBM  # noqa: E402
+from sbmgraph.kernels.bits import Bits  # noqa: E402
 from sbmgraph.kernels.dense import gpu as dense  # noqa: E402
 from sbmgraph.kernels.options import Factors, Options  # noqa: E402
 from sbmgraph.kernels.tile import gpu, gpu_backward, gpu_sizes  # noqa: E402
@@ -29,7 +33,7 @@ from sbmgraph.kernels.tile.gpu_sizes import Sizes  # noqa: E402
 
 
 class Case(NamedTuple):
-    """A kernel with one choice of sizes: ``run`` launches it, after ``choose`` has set them."""
+    """A kernel with one choice of sizes: ``run`` launches it."""
 
     kernel: str
     dtype: str
@@ -72,56 +76,62 @@ def main() -> None:
             print(json.dumps(labels), flush=True)
 
 
+class Tiled(NamedTuple):
+    """The inputs of the three kernels of tile attention in one dtype."""
+
+    qkv: tuple[Tensor, Tensor, Tensor]
+    bits: Bits
+    factors: Factors
+    options: Options
+    sweeps: Any
+    grads: tuple[Tensor, ...]
+
+    def launch(self, kernel: str, sizes: Sizes) -> None:
+        """Runs one kernel with the sizes."""
+        setattr(gpu_sizes, f"{kernel}_sizes", lambda *_: sizes)
+        dquery, dkey, dvalue, drate, dmember = self.grads
+        rate, member = (gpu_backward._head_by_head(x, dquery.dtype) for x in self.factors)
+        if kernel == "forward":
+            gpu.forward(*self.qkv, self.bits, self.options)
+        elif kernel == "query":
+            self.sweeps.by_query(dquery, drate, member)
+        else:
+            self.sweeps.by_key(dkey, dvalue, dmember, rate)
+
+
+def tiled(run: Run, dtype: torch.dtype) -> Tiled:
+    """Random inputs at a quarter of all edges."""
+    sbm = model_of_density(run, [run.size.nodes], run.size.heads, 0.25)
+    bits = draw(sbm, "bits").bits
+    factors = Factors(sbm.rate, sbm.key_membership)
+    options = Options(run.size.channels**-0.5, 0.0, 0, "logit")
+    *qkv, grad = (x.detach() for x in inputs(run, run.size.nodes, run.size.heads, dtype))
+    out, lse = gpu.forward(*qkv, bits, options)
+    sweeps = gpu_backward._Sweeps(grad, *qkv, bits, out, lse, options)
+    grads = *map(torch.empty_like, qkv), *map(gpu_backward._by_head, factors)
+    return Tiled(tuple(qkv), bits, factors, options, sweeps, grads)
+
+
 def tile_cases(run: Run) -> Iterator[Case]:
     """The three kernels of tile attention, by every choice and two or three stages."""
-    sbm = model_of_density(run, [run.size.nodes], run.size.heads, 0.25)
-    graph = draw(sbm, "bits")
-    bits, model = graph.bits, leaf_model(sbm)[0]
-    factors = Factors(model.rate.detach(), model.key_membership.detach())
-    options = Options(run.size.channels**-0.5, 0.0, 0, "logit")
     for (kernel, name), choices in TILES.items():
-        q, k, v, grad = (
-            x.detach() for x in inputs(run, run.size.nodes, run.size.heads, getattr(torch, name))
-        )
-        out, lse = gpu.forward(q, k, v, bits, options)
-        sweeps = gpu_backward._Sweeps(grad, q, k, v, bits, out, lse, options)
-        grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        drate, dmember = gpu_backward._by_head(factors.rate), gpu_backward._by_head(factors.member)
-        rate, member = (gpu_backward._head_by_head(x, q.dtype) for x in factors)
-        for sizes, stages in itertools.product(choices, (2, 3)):
-
-            def step(
-                sizes=Sizes(*sizes, stages),
-                kernel=kernel,
-                args=(q, k, v),
-                sweeps=sweeps,
-                grads=grads,
-                drate=drate,
-                dmember=dmember,
-                rate=rate,
-                member=member,
-            ):  # noqa: E501
-                setattr(gpu_sizes, f"{kernel}_sizes", lambda *_: sizes)
-                if kernel == "forward":
-                    gpu.forward(*args, bits, options)
-                elif kernel == "query":
-                    sweeps.by_query(grads[0], drate, member)
-                else:
-                    sweeps.by_key(grads[1], grads[2], dmember, rate)
-
-            yield Case(kernel, name, (*sizes, stages), step)
+        case = tiled(run, getattr(torch, name))
+        for chosen, stages in itertools.product(choices, (2, 3)):
+            sizes = Sizes(*chosen, stages)
+            yield Case(kernel, name, tuple(sizes), partial(case.launch, kernel, sizes))
 
 
 def sampler_cases(run: Run) -> Iterator[Case]:
     """The dense sampler."""
     sbm = model_of_density(run, [run.size.nodes], run.size.heads, 0.25)
-    for sizes, stages, span in itertools.product(SAMPLER, (1, 2, 3), (256, 1024)):
+    for chosen, stages, span in itertools.product(SAMPLER, (1, 2, 3), (256, 1024)):
+        sizes = (*chosen, stages, span)
+        yield Case("sampler", "bfloat16x3", sizes, partial(_draw_with, sbm, sizes))
 
-        def step(sizes=(*sizes, stages, span)):
-            dense.QUERIES, dense.KEYS, dense.WARPS, dense.STAGES, dense.SPAN = sizes
-            draw(sbm, "bits")
 
-        yield Case("sampler", "bfloat16x3", (*sizes, stages, span), step)
+def _draw_with(sbm: SBM, sizes: tuple[int, ...]) -> None:
+    dense.QUERIES, dense.KEYS, dense.WARPS, dense.STAGES, dense.SPAN = sizes
+    draw(sbm, "bits")
 
 
 if __name__ == "__main__":

@@ -148,7 +148,8 @@ class Nodes:
     @kept
     def words(self) -> Words:
         """Where the bits of a graph over these nodes lie."""
-        return words_of(*self.sizes, self.heads, self.device)
+        queries, keys = self.sizes
+        return words_of(queries, keys, self.heads, self.device)
 
     @kept
     def num_pairs(self) -> Tensor:

@@ -35,8 +35,8 @@ class EdgeModel(NamedTuple):
         """Where the words of its graphs lie; waits for the device where nobody has said it."""
         if self.words is not None:
             return self.words
-        sizes = (np.diff(ptr.cpu().numpy()) for ptr in (self.query_ptr, self.key_ptr))
-        return words_of(*sizes, self.heads, self.device)
+        queries, keys = (np.diff(ptr.cpu().numpy()) for ptr in (self.query_ptr, self.key_ptr))
+        return words_of(queries, keys, self.heads, self.device)
 
     @property
     def num_queries(self) -> int:
@@ -79,5 +79,5 @@ def tiny_model(device: torch.device) -> EdgeModel:
     """A model of two queries and three keys, on which a device's kernels are tried."""
     rate = torch.full((2, 1, 1), 0.5, dtype=torch.float32, device=device)
     member = torch.full((3, 1, 1), 0.5, dtype=torch.float32, device=device)
-    ptr = [torch.tensor([0, size], dtype=torch.int64, device=device) for size in (2, 3)]
-    return EdgeModel(rate, member, *ptr)
+    queries, keys = (torch.tensor([0, size], dtype=torch.int64, device=device) for size in (2, 3))
+    return EdgeModel(rate, member, queries, keys)

@@ -237,15 +237,14 @@ class MembershipNetwork(nn.Module):
             check_weight_dtype(name, value, self.clusters)
             check_same("device", **{name: value, "weight": self.clusters})
         if self.phi_key is None and self.lin_pe is None:
-            hidden = self.phi(torch.cat([query, key])).split([query.size(0), key.size(0)])
-            members = [self._memberships(x) for x in hidden]
+            hidden = self.phi(torch.cat([query, key]))
+            of_query, of_key = hidden.split([query.size(0), key.size(0)])
+            members = self._memberships(of_query), self._memberships(of_key)
         else:
-            members = [
-                self.membership(query, query_pe),
-                self.membership(key, key_pe, of_keys=True),
-            ]
+            members = self.membership(query, query_pe), self.membership(key, key_pe, of_keys=True)
         return SBM.unchecked(
-            *members,
+            members[0],
+            members[1],
             self.affinity(),
             query_batch,
             key_batch,
