@@ -1,11 +1,15 @@
-"""Writing files whole or not at all: what is half-written never stands at its place."""
+"""Files: written whole or not at all, so that what is half-written never stands at its place; and
+named where their content cannot be read."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -50,3 +54,30 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, what: str) -> Iterator[None]:
+    """Names a file in whatever error its content leads a reader to.
+
+    Args:
+        path: The file.
+        what: What was expected of it.
+
+    Raises:
+        ValueError: Naming the file, what was expected and what came.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, csv.Error, RecursionError) as error:
+        raise ValueError(f"{path}: expected {what}, got {error or type(error).__name__}") from None
+
+
+def read_json(path: str | Path, what: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: As :func:`reading`.
+    """
+    with reading(path, what):
+        return json.loads(Path(path).read_text())

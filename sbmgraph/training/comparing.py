@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from sbmgraph.files import read_json
 
 
 def load_summaries(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
@@ -21,7 +22,7 @@ def load_summaries(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
         summaries = [
             summary
             for path in sorted(Path(folder).rglob("summary.json"))
-            if isinstance(summary := _read(path), dict)
+            if isinstance(summary := read_json(path, "the JSON of a finished run"), dict)
         ]
         if not summaries:
             raise ValueError(f"{folder}: expected finished runs with a summary.json, found none")
@@ -51,10 +52,3 @@ def compare_runs(summaries: list[dict[str, Any]]) -> pd.DataFrame:
         memory=("peak_memory_bytes", "max"),
     ).reset_index()
     return table.sort_values(["name", "accuracy"], ascending=[True, False], ignore_index=True)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected the JSON of a finished run, got {error}") from None

@@ -54,7 +54,7 @@ def load_model(folder: str | Path) -> SequenceClassifier:
 
     folder = Path(folder)
     config = _read_config(folder / CONFIG)
-    model = restore(config["hyper_parameters"], str(folder / CONFIG))
+    model = restore(config.get("hyper_parameters"), str(folder / CONFIG))
     path = folder / WEIGHTS
     try:
         weights = load(path.read_bytes())

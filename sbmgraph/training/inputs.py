@@ -89,7 +89,7 @@ def read_picture(task: str, path: str | Path) -> Sequence:
     Raises:
         ValueError: If the task takes no pictures, or the file is none of that size.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     from sbmgraph.data.image import to_gray
 
@@ -97,17 +97,17 @@ def read_picture(task: str, path: str | Path) -> Sequence:
         raise ValueError(f"picture: expected a text for the task {task}, got a picture")
     try:
         with Image.open(path, formats=("PNG", "JPEG", "BMP", "GIF", "WEBP")) as picture:
-            if picture.size != (SIDE, SIDE):
-                raise ValueError(
-                    f"{path}: expected a picture of {SIDE} × {SIDE} pixels, got "
-                    f"{picture.size[0]} × {picture.size[1]}"
-                )
-            grey = picture.mode in ("1", "L", "LA")
-            pixels = np.asarray(picture.convert("L" if grey else "RGB"))
+            size, grey = picture.size, picture.mode in ("1", "L", "LA")
+            if size == (SIDE, SIDE):
+                pixels = np.asarray(picture.convert("L" if grey else "RGB"))
     except FileNotFoundError:
         raise ValueError(f"{path}: expected a picture, found no file") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file leads its decoders anywhere
         raise ValueError(f"{path}: expected a picture, got {error}") from None
+    if size != (SIDE, SIDE):
+        raise ValueError(
+            f"{path}: expected a picture of {SIDE} × {SIDE} pixels, got {size[0]} × {size[1]}"
+        )
     if not grey:
         pixels = to_gray(pixels.reshape(1, SIDE * SIDE, 3).transpose(0, 2, 1).reshape(1, -1))
     return Sequence([torch.from_numpy(pixels.reshape(-1).astype(np.int64))], 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import shlex
 import sys
@@ -18,7 +17,7 @@ from rich.table import Table
 
 from sbmgraph.data import GLUE_TASKS
 from sbmgraph.data.prepare import options_of
-from sbmgraph.files import write_atomically
+from sbmgraph.files import read_json, write_atomically
 from sbmgraph.training.checking import check_models, check_name, check_seeds, check_trainer
 from sbmgraph.training.cli import (
     _check_folder,
@@ -211,7 +210,7 @@ def load_summaries(folders: Sequence[Path]) -> list[dict[str, Any]]:
     for folder in folders:
         paths = [folder] if folder.is_file() else sorted(folder.rglob("summary.json"))
         for path in paths:
-            value = json.loads(path.read_text())
+            value = read_json(path, "the JSON of a finished run")
             entries = value if isinstance(value, list) else [value]
             found += [e for e in entries if "perplexity" in e or "scores" in e]
     if not found:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sbmgraph.files import write_atomically
+from sbmgraph.files import reading, write_atomically
 
 
 class MetricsFile(Logger):
@@ -78,7 +78,8 @@ class MetricsFile(Logger):
         """
         found: list[dict[str, Any]] = []
         if self.path.exists():
-            with open(self.path, newline="") as file:
+            what = "the metrics of a run"
+            with reading(self.path, what), open(self.path, newline="") as file:
                 reader = csv.DictReader(file)
                 found = list(reader)
                 columns = list(reader.fieldnames or [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from jsonargparse import ArgumentParser
 
+from sbmgraph.files import read_json, reading
 from sbmgraph.training.cli import told
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.inputs import PICTURE_TASKS, decoder, read_text
@@ -101,7 +101,7 @@ def _summary(run: Path) -> dict[str, str]:
     name = "/".join(run.resolve().parts[-3:])
     if not path.is_file():
         return {"run": name, "state": "not finished"}
-    facts: dict[str, Any] = json.loads(path.read_text())
+    facts: dict[str, Any] = read_json(path, "the JSON of a finished run")
     formats: dict[str, Callable[[Any], str]] = {
         "accuracy": "{:.1%}".format,
         "majority": "{:.1%}".format,
@@ -119,7 +119,10 @@ def _history(run: Path) -> Any:
     import pandas as pd
 
     path = run / "metrics.csv"
-    return density_history(pd.read_csv(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with reading(path, "the metrics of a run"):
+        return density_history(pd.read_csv(path))
 
 
 def main(argv: Sequence[str] | None = None, program: str = "tasks/report.py") -> int:

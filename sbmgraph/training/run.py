@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from sbmgraph.files import write_atomically
+from sbmgraph.files import reading, write_atomically
 from sbmgraph.training.callbacks import run_callbacks, run_loggers
 from sbmgraph.training.checking import check_data_folder
 from sbmgraph.training.checkpoints import (
@@ -82,13 +82,14 @@ def load_run(
             path = newest_checkpoint(folder)
     else:
         path = newest_checkpoint(folder)
-    model = restore(load_checkpoint(path)["hyper_parameters"], str(path))
+    model = restore(load_checkpoint(path).get("hyper_parameters"), str(path))
     load_weights(model, path)
     arguments = dict(config["data"])
     if root is not None:
         arguments["root"] = str(root)
     check_data_folder(Path(arguments.get("root", "data")))
-    return model.eval(), SequenceDataModule(**arguments)
+    with reading(folder / "config.yaml", "the data of a run"):
+        return model.eval(), SequenceDataModule(**arguments)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def restore(hyper_parameters: dict[str, Any], source: str) -> SequenceClassifier:
+def restore(hyper_parameters: Any, source: str) -> SequenceClassifier:
     """The untrained model of some saved hyperparameters.
 
     Args:
@@ -119,11 +120,12 @@ def restore(hyper_parameters: dict[str, Any], source: str) -> SequenceClassifier
     Raises:
         ValueError: If they are not those of a model.
     """
-    arguments = {k: v for k, v in hyper_parameters.items() if not k.startswith("_")}
-    try:
-        return SequenceClassifier(**arguments)
-    except TypeError as error:
-        raise ValueError(f"{source}: expected a model of this package, got {error}") from None
+    if not isinstance(hyper_parameters, dict):
+        raise ValueError(f"{source}: expected the arguments of a model, got {hyper_parameters!r}")
+    with reading(source, "a model of this package"):
+        return SequenceClassifier(
+            **{k: v for k, v in hyper_parameters.items() if not k.startswith("_")}
+        )
 
 
 def load_weights(model: SequenceClassifier, path: Path) -> None:

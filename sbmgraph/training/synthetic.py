@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from jsonargparse import ArgumentParser
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sbmgraph.files import write_atomically
+from sbmgraph.files import read_json, reading, write_atomically
 from sbmgraph.nn.models import MODELS
 from sbmgraph.training.cli import main as run_command
 from sbmgraph.training.cli import told
@@ -81,7 +80,8 @@ def write_results(runs: Path, to: Path | None = None) -> None:
 
 def load_summaries(runs: Path) -> list[dict[str, Any]]:
     """The summaries of all finished runs of a folder, by model and seed."""
-    summaries = [json.loads(path.read_text()) for path in runs.glob("*/seed*/summary.json")]
+    paths = runs.glob("*/seed*/summary.json")
+    summaries = [read_json(path, "the JSON of a finished run") for path in paths]
     return sorted(summaries, key=lambda run: (MODELS.index(run["model"]), run["seed"]))
 
 
@@ -94,8 +94,10 @@ def load_curves(runs: Path) -> pd.DataFrame:
     """
     frames = []
     for run in load_summaries(runs):
-        metrics = pd.read_csv(runs / run["model"] / f"seed{run['seed']}" / "metrics.csv")
-        metrics = metrics[metrics["val/accuracy"].notna()]
+        path = runs / run["model"] / f"seed{run['seed']}" / "metrics.csv"
+        with reading(path, "the metrics of a finished run"):
+            metrics = pd.read_csv(path)
+            metrics = metrics[metrics["val/accuracy"].notna()]
         expected = metrics.filter(regex="^val/expected_density/")
         missing = pd.Series(float("nan"), index=metrics.index)
         frame = pd.DataFrame(

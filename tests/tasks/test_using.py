@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -213,3 +214,78 @@ def test_what_explains_density():
     assert explained.loc["layer0/head0", "operator"] == pytest.approx(0.5, abs=0.05)
     assert explained.loc["layer0/head1", "length"] == pytest.approx(1.0)
     assert explained.loc["density", ["length", "label", "operator"]].max() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
+def test_every_damaged_picture_is_read_or_named(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "damaged.picture"
+    Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path, kind)
+    whole = path.read_bytes()
+    refused = read = 0
+    for place in range(min(len(whole), 120)):
+        for bit in (1, 16, 128):
+            data = bytearray(whole)
+            data[place] ^= bit
+            path.write_bytes(data)
+            try:
+                found = read_picture("image", path)
+            except ValueError as error:
+                refused += "damaged.picture: expected a picture" in str(error)
+            else:
+                assert len(found.tokens[0]) == 1024
+                read += 1
+    assert refused
+    assert refused + read == min(len(whole), 120) * 3
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "config.yaml",
+            "data: {task: listops, bach_size: 3, root: .}",
+            "expected the data of a run",
+        ),
+        (
+            "config.yaml",
+            "data: {task: listops, batch_size: 0, root: .}",
+            "expected the data of a run",
+        ),
+        ("checkpoints/best.ckpt", {"state_dict": {}}, "expected the arguments of a model"),
+        (
+            "checkpoints/best.ckpt",
+            {"state_dict": {}, "hyper_parameters": {"x": 1}},
+            "expected a model of this package",
+        ),
+    ],
+)
+def test_a_run_with_another_content_is_named(runs, tmp_path, file, content, message):
+    folder = shutil.copytree(runs / "sbm/seed1", tmp_path / "run")
+    if isinstance(content, str):
+        (folder / file).write_text(content)
+    else:
+        torch.save(content, folder / file)
+    with pytest.raises(ValueError, match=f"{file}: {message}"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"\x00", b'"', b"{"])
+def test_damaged_tables_of_a_run_are_named(runs, tmp_path, content, capsys):
+    from sbmgraph.training import language_cli, report
+    from sbmgraph.training.metrics import MetricsFile
+
+    folder = shutil.copytree(runs / "sbm/seed1", tmp_path / "run")
+    for name in ("summary.json", "metrics.csv"):
+        kept = (folder / name).read_bytes()
+        (folder / name).write_bytes(content)
+        command = ["--inputs", "[0]", "--out", str(tmp_path / "page.html")]
+        assert report.main([str(folder), *command]) == 2
+        assert f"run/{name}: expected" in capsys.readouterr().err
+        if name == "summary.json":
+            assert language_cli.main(["results", str(tmp_path)]) == 2
+            assert f"run/{name}: expected" in capsys.readouterr().err
+        else:
+            with pytest.raises(ValueError, match=r"metrics\.csv: expected"):
+                MetricsFile(folder).truncate(1)
+        (folder / name).write_bytes(kept)

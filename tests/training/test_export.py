@@ -37,7 +37,9 @@ def test_files_that_do_not_fit(data, tmp_path, make_model):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"model\.safetensors: expected the model's weights"):
         load_model(folder)
-    for text in ("{", json.dumps({"format": "another"})):
+    config = json.loads((folder / "config.json").read_text())
+    del config["hyper_parameters"]
+    for text in ("{", json.dumps({"format": "another"}), json.dumps(config)):
         (folder / "config.json").write_text(text)
         with pytest.raises(ValueError, match=r"config\.json: expected"):
             load_model(folder)
