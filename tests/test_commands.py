@@ -122,7 +122,7 @@ def language_data(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_commands_run_in_order(tmp_path: Path) -> None:
     for module in ("lightning", "matplotlib", "entmax"):
         pytest.importorskip(module)
