@@ -57,7 +57,7 @@ def entropy(weights: Any) -> np.ndarray:
     """
     from scipy import stats
 
-    share = normalize(as_weights("weights", weights))
+    share = normalize(as_weights("weights", weights, least=1))
     # SciPy's entropy divides by the sum, which is 0 for a row without weight.
     empty = share.sum(axis=-1, keepdims=True) == 0
     return stats.entropy(np.where(empty, 1.0, share), axis=-1) * ~empty[..., 0]
@@ -70,7 +70,7 @@ def effective_number(weights: Any) -> np.ndarray:
     Raises:
         ValueError: If a weight is negative, not finite or not a real number.
     """
-    weights = as_weights("weights", weights)
+    weights = as_weights("weights", weights, least=1)
     return np.where(weights.sum(axis=-1) > 0, np.exp(entropy(weights)), 0.0)
 
 

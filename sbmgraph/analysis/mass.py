@@ -244,10 +244,16 @@ def block_assortativity(
 
 
 def assortativity(mass: np.ndarray) -> float:
-    """Newman's assortativity coefficient of a mixing matrix [K, K]; NaN where undefined."""
+    """Newman's assortativity coefficient of a mixing matrix [K, K]; NaN where undefined.
+
+    Raises:
+        ValueError: If ``mass`` is no square matrix of finite numbers of at least 0.
+    """
     from networkx.algorithms.assortativity.correlation import attribute_ac
 
     mass = as_weights("mass", mass)
+    if mass.ndim != 2 or mass.shape[0] != mass.shape[1]:
+        raise ValueError(f"'mass' must have shape [K, K], got {list(mass.shape)}")
     total = mass.sum()
     if total == 0:
         return float("nan")

@@ -130,8 +130,8 @@ def edge_values(graph: SampledGraph, name: str, value: Tensor) -> np.ndarray:
     return out
 
 
-def as_weights(name: str, weights: Any) -> np.ndarray:
-    """``weights`` as float64: finite numbers of at least 0, of any shape.
+def as_weights(name: str, weights: Any, least: int = 0) -> np.ndarray:
+    """``weights`` as float64: finite numbers of at least 0, of ``least`` or more dimensions.
 
     Raises:
         ValueError: If they are not.
@@ -141,9 +141,14 @@ def as_weights(name: str, weights: Any) -> np.ndarray:
         if weights.layout != torch.strided:
             raise ValueError(f"{expected} in a dense tensor, got {describe(weights)}")
         weights = to_numpy(weights)
-    array = np.asarray(weights)
+    try:
+        array = np.asarray(weights)
+    except (ValueError, TypeError, RuntimeError):  # rows of several lengths, things of no number
+        raise ValueError(f"{expected}, got {describe(weights)}") from None
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{expected}, got values of type {array.dtype}")
+    if array.ndim < least:
+        raise ValueError(f"{expected} in {least} dimensions, got {array.ndim}")
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise ValueError(f"{expected}, got NaN or infinity")

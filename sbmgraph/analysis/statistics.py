@@ -52,7 +52,12 @@ def degrees(
 
 
 def degree_distribution(degree: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct degrees, ascending, and how many nodes have each."""
+    """The distinct degrees, ascending, and how many nodes have each.
+
+    Raises:
+        ValueError: If a degree is negative, not finite or not a real number.
+    """
+    as_weights("degree", degree)
     return np.unique(np.asarray(degree), return_counts=True)
 
 

@@ -235,6 +235,8 @@ def check_positions(position: Any, tokens: Tensor, max_length: int) -> None:
             f"'position' must be an int64 vector of {tokens.numel()} positions, "
             f"got {describe(position)}"
         )
+    if not tokens.numel():
+        return
     low, high = int(position.min()), int(position.max())
     if low < 0 or high >= max_length:
         raise ValueError(

@@ -12,7 +12,7 @@ from sbmgraph.analysis.blocks import SIDES
 from sbmgraph.analysis.matrix import bin_edges, bin_matrix, bin_means
 from sbmgraph.analysis.select import biadjacency_matrix, check_pair
 from sbmgraph.analysis.strength import describe_strength
-from sbmgraph.checks import check_choice, check_positive_int
+from sbmgraph.checks import check_choice, check_positive_int, describe
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
 from sbmgraph.viz.adjacency import blocks_note
@@ -130,9 +130,12 @@ def plot_block_graph(
     """
     import networkx as nx
 
+    expected = "'graph' must be a block graph, as sbmgraph.analysis.block_graph returns"
+    if not isinstance(graph, nx.DiGraph):
+        raise ValueError(f"{expected}, got {describe(graph)}")
     share = nx.get_node_attributes(graph, "share")
-    if not isinstance(graph, nx.DiGraph) or len(share) != graph.number_of_nodes():
-        raise ValueError("'graph' must be a block graph, as sbmgraph.analysis.block_graph returns")
+    if len(share) != graph.number_of_nodes():
+        raise ValueError(f"{expected}, got nodes without a share")
     check_positive_int("max_blocks", max_blocks)
     check_positive_int("max_edges", max_edges)
     ax = new_axes(ax, (4.8, 4.8))

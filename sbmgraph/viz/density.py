@@ -9,7 +9,7 @@ import numpy as np
 from sbmgraph.analysis import degrees, expected_degrees
 from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.matrix import bin_edges, bin_means
-from sbmgraph.analysis.select import check_pair
+from sbmgraph.analysis.select import as_weights, check_pair
 from sbmgraph.analysis.tables import check_table
 from sbmgraph.checks import check_choice, check_positive_int
 from sbmgraph.graph import SampledGraph
@@ -257,7 +257,7 @@ def plot_reach(counts: np.ndarray, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: If ``counts`` is no matrix.
     """
-    counts = np.asarray(counts)
+    counts = as_weights("counts", counts)
     if counts.ndim != 2:
         raise ValueError(f"'counts' must have shape [layers + 1, n], got {list(counts.shape)}")
     ax = new_axes(ax, (4.2, 3.0))

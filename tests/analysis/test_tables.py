@@ -107,6 +107,27 @@ def test_weights_must_be_finite_and_not_negative(measure, weights):
         measure(weights)
 
 
+@pytest.mark.parametrize("wrong", [None, "x", [[1.0], [1.0, 2.0]], object(), {}])
+@pytest.mark.parametrize(
+    "measure", [sa.entropy, sa.effective_number, sa.assortativity, sa.degree_distribution]
+)
+def test_what_is_no_array_is_named(measure, wrong, recorder):
+    for value in (wrong, recorder, recorder[0]):
+        with pytest.raises(ValueError, match=r"'(weights|mass|degree)' must hold finite numbers"):
+            measure(value)
+
+
+@pytest.mark.parametrize("measure", [sa.entropy, sa.effective_number])
+def test_a_number_is_no_distribution(measure):
+    with pytest.raises(ValueError, match=r"'weights' must hold .* in 1 dimensions, got 0"):
+        measure(3.0)
+
+
+def test_mixing_matrices_are_square():
+    with pytest.raises(ValueError, match=r"'mass' must have shape \[K, K\], got \[2, 3\]"):
+        sa.assortativity(np.ones((2, 3)))
+
+
 @pytest.fixture
 def shared() -> SampledGraph:
     """Two heads that share one edge."""

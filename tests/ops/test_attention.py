@@ -313,6 +313,17 @@ def test_a_model_made_without_gradients_is_used_with_them(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_model_that_was_sampled_in_inference_mode_first(backend: str) -> None:
+    sbm = random_sbm(N, M, H)
+    with torch.inference_mode():
+        sample(sbm, exploration=0.2)
+    graph = sample(sbm, exploration=0.2, generator=torch.Generator().manual_seed(0))
+    query, key, value = (x.requires_grad_() for x in qkv())
+    edge_attention(query, key, value, graph, sbm, backend=backend).sum().backward()
+    assert query.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_dropout_is_the_same_in_every_backend(backend: str) -> None:
     _, graph = problem()
     leaves = qkv()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sbmgraph.data import Sequence, collate
+from sbmgraph.nn.models import MODELS
 from sbmgraph.training import SequenceClassifier
 
 
@@ -33,3 +34,19 @@ def test_scores_are_those_without_the_empty_item(name, documents, empty):
     assert torch.allclose(
         scores[empty], model.model.classifier(torch.zeros(8 * (4 if documents == 2 else 1)))
     )
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_batch_of_empty_items_alone(name, pooling):
+    torch.manual_seed(0)
+    model = SequenceClassifier(
+        "toy", 5, 3, 8, name=name, channels=8, num_layers=1, ffn_channels=8, pooling=pooling
+    )
+    items = [Sequence([torch.zeros(n).long()], n) for n in (1, 2)]
+    batch = collate(items).without(0)
+    scores = model(batch)
+    torch.nn.functional.cross_entropy(scores, batch.label).backward()
+    assert scores.shape == (2, 3)
+    assert scores.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -161,3 +161,9 @@ def test_bad_arguments(planted, call, message):
     sbm, _, sampled = planted
     with pytest.raises(ValueError, match=message):
         call(sbm, sampled)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "x", torch.ones(2), nx.Graph()])
+def test_what_is_no_block_graph_is_named(wrong):
+    with pytest.raises(ValueError, match=r"'graph' must be a block graph, .*, got "):
+        viz.plot_block_graph(wrong)
