@@ -218,6 +218,7 @@ def tile_attention(batch: Batch) -> None:
 def edge_attention(batch: Batch) -> None:
     """Attention over lists, inner products of edges, the transpose."""
     from sbmgraph.kernels.attention import gpu, gpu_backward
+    from sbmgraph.kernels.attention.inputs import Inputs, Needs
     from sbmgraph.kernels.csr import CSC
     from sbmgraph.kernels.transpose import gpu as transpose
 
@@ -225,10 +226,9 @@ def edge_attention(batch: Batch) -> None:
     csr, options = batch.csr(), batch.options()
     results = gpu.forward(query, key, value, csr, None, options)
     csc = CSC(*transpose.transpose(csr.rowptr, csr.col, csr.heads, batch.nodes))
-    gpu_backward.backward(
-        grad, query, key, value, csr, csc, None, batch.factors(), None, results, options,
-        (True, True, True, False, True, True),
-    )  # fmt: skip
+    inputs = Inputs(query, key, value, csr, csc, factors=batch.factors())
+    needs = Needs(True, True, True, bias=False, rate=True, member=True)
+    gpu_backward.backward(grad, inputs, results, options, needs)
 
 
 def bits(batch: Batch) -> None:

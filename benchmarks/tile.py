@@ -19,6 +19,7 @@ import torch
 
 from sbmgraph.kernels.attention import cpu as edges
 from sbmgraph.kernels.attention import cpu_backward as edges_backward
+from sbmgraph.kernels.attention.inputs import Inputs, Needs
 from sbmgraph.kernels.bits import Bits, bits_to_csr
 from sbmgraph.kernels.csr import CSR
 from sbmgraph.kernels.dense import cpu as dense
@@ -80,13 +81,12 @@ def steps(
     if with_edges:
         csr = CSR(*bits_to_csr(sampled), model.query_ptr, model.key_ptr, heads)
         flat = [x.flatten(0, 1) for x in (q, k, v)]
-        needs = (True, True, True, False, True, True)
+        inputs = Inputs(*flat, csr, factors=factors)
+        needs = Needs(True, True, True, bias=False, rate=True, member=True)
 
         def list_() -> None:
             results = edges.forward(*flat, csr, None, options)
-            edges_backward.backward(
-                grad.flatten(0, 1), *flat, csr, None, None, factors, None, results, options, needs
-            )
+            edges_backward.backward(grad.flatten(0, 1), inputs, results, options, needs)
 
         runs["edges"] = list_
     if len(set(nodes)) == 1:

@@ -19,6 +19,7 @@ from tests.triton_runs import DEVICE, INTERPRETED, compile_for_hopper, kernel_te
 gpu = pytest.importorskip("sbmgraph.kernels.attention.gpu", exc_type=ImportError)
 
 from sbmgraph.kernels.attention import cpu, cpu_backward, gpu_backward, operator  # noqa: E402
+from sbmgraph.kernels.attention.inputs import Inputs, Needs  # noqa: E402
 from sbmgraph.kernels.edge_dot import cpu as edge_dot_cpu  # noqa: E402
 from sbmgraph.kernels.edge_dot import gpu as edge_dot_gpu  # noqa: E402
 from sbmgraph.kernels.transpose import cpu as transpose_cpu  # noqa: E402
@@ -118,9 +119,9 @@ class Flat:
         self, dropout: float, seed: int, needs: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
         results = self.forward(dropout, seed)
-        inputs = (self.grad, *self.qkv, self.graph.csr, self.graph.csc(), None, self.factors, None)
+        inputs = Inputs(*self.qkv, self.graph.csr, self.graph.csc(), factors=self.factors)
         options = Options(0.5, dropout, seed, "mask")
-        return gpu_backward.backward(*inputs, results, options, needs)
+        return gpu_backward.backward(self.grad, inputs, results, options, Needs(*needs))
 
     def dropout_factor(self, dropout: float, seed: int) -> Tensor:
         """What dropout multiplies each weight by, [n, m], NaN off the graph: values that name their

@@ -17,13 +17,14 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp"}  # NaN and infinity keep their
 
 
 def _stamp() -> str:
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    folder = Path(__file__).parent
+    files = sorted([*folder.glob("*.py"), *folder.parent.glob("*/cpu*.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 STAMP = _stamp()
-"""Compiled code on disk is of use only beside the primitives that were inlined into it; Numba
-itself compares the kernel's own file alone."""
+"""Compiled code on disk is of use only beside the functions that were inlined into it, from this
+folder or other kernels' files; Numba itself compares the kernel's own file alone."""
 
 
 class _SafeCache:

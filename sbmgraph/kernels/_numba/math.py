@@ -70,8 +70,8 @@ def log(x):
     """The logarithm of a positive, normal float32; loops over it vectorise."""
     # x = 2^n (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); coefficients as in Cephes' logf.
     i = _as_int(x)
-    n = np.float32((i - np.int32(0x3F3504F3)) >> np.int32(23))
-    f = _as_float(i - (np.int32(n) << np.int32(23))) - np.float32(1.0)
+    n = np.int32(i - np.int32(0x3F3504F3)) >> np.int32(23)
+    f = _as_float(np.int32(i - (n << np.int32(23)))) - np.float32(1.0)
     z = f * f
     p = np.float32(7.0376836292e-2)
     p = p * f + np.float32(-1.1514610310e-1)
@@ -82,4 +82,4 @@ def log(x):
     p = p * f + np.float32(2.0000714765e-1)
     p = p * f + np.float32(-2.4999993993e-1)
     p = p * f + np.float32(3.3333331174e-1)
-    return f + z * (f * p - np.float32(0.5)) + n * np.float32(0.6931471805599453)
+    return f + z * (f * p - np.float32(0.5)) + np.float32(n) * np.float32(0.6931471805599453)

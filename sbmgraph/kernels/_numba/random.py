@@ -1,7 +1,8 @@
 r"""Philox 4×32-10 for compiled CPU kernels: bit for bit :mod:`sbmgraph.kernels.random`.
 
-A counter's four words are 64-bit numbers whose upper halves are 0, :data:`COUNTERS` of them side by
-side in a vector: a 32×32→64 multiplication is one instruction on every machine with vectors.
+A counter's four words are the lower halves of 64-bit numbers, :data:`COUNTERS` of them side by side
+in a vector: a 32×32→64 multiplication, which reads lower halves only, is one instruction on every
+machine with vectors.
 """
 
 from __future__ import annotations
@@ -49,15 +50,12 @@ def _philox(builder: Any, seed: ir.Value, words: list[ir.Value]) -> list[ir.Valu
     key = [_spread(builder, seed), _spread(builder, builder.lshr(seed, ir.Constant(DOUBLE, 32)))]
     c0, c1, c2, c3 = words
     for _ in range(ROUNDS):
-        first = builder.mul(c0, _constant(MULTIPLIERS[0]))
-        second = builder.mul(c2, _constant(MULTIPLIERS[1]))
+        first = builder.mul(builder.and_(c0, lower), _constant(MULTIPLIERS[0]))
+        second = builder.mul(builder.and_(c2, lower), _constant(MULTIPLIERS[1]))
         c0 = builder.xor(builder.xor(builder.lshr(second, upper), c1), key[0])
         c2 = builder.xor(builder.xor(builder.lshr(first, upper), c3), key[1])
-        c1, c3 = builder.and_(second, lower), builder.and_(first, lower)
-        key = [
-            builder.and_(builder.add(k, _constant(step)), lower)
-            for k, step in zip(key, WEYL, strict=True)
-        ]
+        c1, c3 = second, first
+        key = [builder.add(k, _constant(step)) for k, step in zip(key, WEYL, strict=True)]
     one = ir.Constant(HALVES, [1] * COUNTERS)
     return [builder.lshr(builder.trunc(word, HALVES), one) for word in (c0, c1, c2, c3)]
 

@@ -34,7 +34,7 @@ from sbmgraph.kernels._numba.math import exp
 from sbmgraph.kernels._numba.rows import add_rows, scatter_row
 from sbmgraph.kernels._numba.threads import parallel_for, split_tables
 from sbmgraph.kernels.attention.cpu import BLOCK, edges_of, graph_of
-from sbmgraph.kernels.csr import CSC, CSR
+from sbmgraph.kernels.attention.inputs import Inputs, Needs
 from sbmgraph.kernels.edge_dot.cpu import (
     Products,
     cursors,
@@ -45,7 +45,7 @@ from sbmgraph.kernels.edge_dot.cpu import (
     merge,
     products,
 )
-from sbmgraph.kernels.options import Factors, Options
+from sbmgraph.kernels.options import Options
 
 
 class Saved(NamedTuple):
@@ -182,19 +182,21 @@ def _gate_gradient(grad, count, clip, gate, at):
 
 def backward(
     grad_out: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    csr: CSR,
-    csc: CSC | None,
-    bias: Tensor | None,
-    factors: Factors | None,
-    sampled: Tensor | None,
+    inputs: Inputs,
     results: tuple[Tensor, Tensor],
     options: Options,
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
-    """See :func:`sbmgraph.kernels.attention.operator.attention_backward`."""
+    """The gradients in the order of :class:`Needs`, :obj:`None` where not needed.
+
+    Args:
+        grad_out: That of the output, contiguous, of shape :obj:`[n * H, dv]`.
+        inputs: What the forward pass read.
+        results: What it returned: output and log-sum-exp.
+        options: Its options.
+        needs: Which gradients are wanted.
+    """
+    query, key, value, csr, _, bias, factors, sampled = inputs
     heads, dtype = csr.heads, layout.compute_dtype(query)
     out, lse = results
     delta = (out.to(dtype) * grad_out.to(dtype)).sum(-1)
@@ -206,14 +208,14 @@ def backward(
     nothing = layout.output(0, LANES, dtype)
     rates = members = nothing.numpy()
     grad_rate = grad_member = nothing
-    if factors is not None and (needs[4] or needs[5]):
+    if factors is not None and (needs.rate or needs.member):
         rate, member = factors
         rates, members = layout.head_rows(rate.to(dtype)), layout.head_rows(member.to(dtype))
-        grad_rate = layout.output(rates.shape[0] if needs[4] else 0, rate.size(2), dtype)
-        grad_member = layout.output(tables if needs[5] else 0, member.size(2), dtype)
-    grad_query = layout.output(query.size(0) if needs[0] else 0, query.size(1), dtype)
-    grad_bias = torch.empty(csr.col.numel() if needs[3] else 0, dtype=dtype, device="cpu")
-    needs_keys = needs[1] or needs[2]
+        grad_rate = layout.output(rates.shape[0] if needs.rate else 0, rate.size(2), dtype)
+        grad_member = layout.output(tables if needs.member else 0, member.size(2), dtype)
+    grad_query = layout.output(query.size(0) if needs.query else 0, query.size(1), dtype)
+    grad_bias = torch.empty(csr.col.numel() if needs.bias else 0, dtype=dtype, device="cpu")
+    needs_keys = needs.key or needs.value
     grad_keys = layout.output(tables if needs_keys else 0, key_value.shape[1], dtype)
     saved = Saved(
         layout.rows(query),
@@ -239,18 +241,18 @@ def backward(
     )
     parallel_for(lambda *task: _backward_rows(*task, *args), tasks)
     grads: list[Tensor | None] = [None] * 6
-    if needs[0]:
+    if needs.query:
         grads[0] = layout.trimmed(grad_query, query)
     if needs_keys:
         both = merge(grad_keys, heads, owners)
         values = both[..., layout.padded(key.size(1)) :]
-        grads[1] = layout.by_vertex(both, key) if needs[1] else None
-        grads[2] = layout.by_vertex(values, value) if needs[2] else None
-    if needs[3]:
+        grads[1] = layout.by_vertex(both, key) if needs.key else None
+        grads[2] = layout.by_vertex(values, value) if needs.value else None
+    if needs.bias:
         grads[3] = grad_bias if bias is None else grad_bias.to(bias.dtype)
-    if factors is not None and needs[4]:
+    if factors is not None and needs.rate:
         grads[4] = layout.from_head_rows(grad_rate, factors.rate)
-    if factors is not None and needs[5]:
+    if factors is not None and needs.member:
         merged = merge(grad_member, heads, owners).flatten(0, 1)
         grads[5] = layout.from_head_rows(merged, factors.member)
     return tuple(grads)

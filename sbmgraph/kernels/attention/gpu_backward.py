@@ -15,9 +15,10 @@ from torch import Tensor
 from sbmgraph.kernels._triton.launch import launch
 from sbmgraph.kernels._triton.rows import gather, load_row, neighbours, store_row
 from sbmgraph.kernels.attention.gpu import add_bias, keep, plan, scaled
-from sbmgraph.kernels.csr import CSC, CSR
+from sbmgraph.kernels.attention.inputs import Inputs, Needs
+from sbmgraph.kernels.csr import CSC
 from sbmgraph.kernels.edge_dot import gpu as edge_dot
-from sbmgraph.kernels.options import Factors, Options
+from sbmgraph.kernels.options import Options
 from sbmgraph.kernels.transpose.gpu import transpose
 
 
@@ -119,22 +120,16 @@ def _key_kernel(
 
 def backward(
     grad_out: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    csr: CSR,
-    csc: CSC | None,
-    bias: Tensor | None,
-    factors: Factors | None,
-    sampled: Tensor | None,
+    inputs: Inputs,
     results: tuple[Tensor, Tensor],
     options: Options,
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
-    """See :func:`sbmgraph.kernels.attention.operator.attention_backward`."""
+    """As :func:`sbmgraph.kernels.attention.cpu_backward.backward`."""
+    query, key, value, csr, csc, bias, factors, sampled = inputs
     out, lse = results
     d, dv = query.size(1), value.size(1)
-    if csc is None and (needs[1] or needs[2] or needs[5]):
+    if csc is None and (needs.key or needs.value or needs.member):
         csc = CSC(*transpose(csr.rowptr, csr.col, csr.heads, key.size(0) // csr.heads))
     dquery, dkey, dvalue = (
         torch.empty_like(x) if need else None
@@ -142,7 +137,7 @@ def backward(
     )
     dbias, dgate = (
         lse.new_empty(csr.col.numel()) if need else None
-        for need in (needs[3], needs[4] or needs[5])
+        for need in (needs.bias, needs.rate or needs.member)
     )
     delta = (out.to(lse.dtype) * grad_out.to(lse.dtype)).sum(-1)
     queries, scale = scaled(query, options.scale)
@@ -168,5 +163,5 @@ def backward(
     if dgate is not None and factors is not None:
         if sampled is not None:
             dgate *= sampled
-        drate, dmember = edge_dot.backward(dgate, factors, csr, csc, needs[4:])
+        drate, dmember = edge_dot.backward(dgate, factors, csr, csc, (needs.rate, needs.member))
     return dquery, dkey, dvalue, dbias, drate, dmember

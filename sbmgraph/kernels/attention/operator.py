@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from sbmgraph.kernels.attention.inputs import Inputs, Needs
 from sbmgraph.kernels.csr import CSC, CSR
+from sbmgraph.kernels.gradients import filled, register_gradient
 from sbmgraph.kernels.layout import head_by_head
 from sbmgraph.kernels.options import Factors, Options
 from sbmgraph.kernels.probe import Probe
@@ -51,6 +53,12 @@ class _Flat(NamedTuple):
         if self.rate is None or self.member is None:
             return None
         return Factors(self.rate, self.member)
+
+    def inputs(self, heads: int) -> Inputs:
+        return Inputs(
+            self.query, self.key, self.value, self.csr(heads), self.csc(), self.bias,
+            self.factors(), self.sampled,
+        )  # fmt: skip
 
     def options(self, scale: float, dropout: float, estimator: str) -> Options:
         return Options(scale, dropout, int(self.seed), estimator)
@@ -190,9 +198,10 @@ def _backward(
         row, perm, seed,
     )  # fmt: skip
     options = flat.options(scale, dropout, estimator)
-    return _run_backward(
-        cpu_backward.backward, grad_out, (out, lse), flat, heads, options, tuple(needs)
+    grads = cpu_backward.backward(
+        grad_out.contiguous(), flat.inputs(heads), (out, lse), options, Needs(*needs)
     )
+    return filled(grads, query)
 
 
 @_backward.register_kernel("cuda")
@@ -211,25 +220,10 @@ def _(
 
     flat = _Flat(*tensors)
     options = flat.options(scale, dropout, estimator)
-    return _run_backward(
-        gpu_backward.backward, grad_out, (out, lse), flat, heads, options, tuple(needs)
+    grads = gpu_backward.backward(
+        grad_out.contiguous(), flat.inputs(heads), (out, lse), options, Needs(*needs)
     )
-
-
-def _run_backward(
-    backward: Any,
-    grad_out: Tensor,
-    results: tuple[Tensor, Tensor],
-    flat: _Flat,
-    heads: int,
-    options: Options,
-    needs: tuple[bool, ...],
-) -> list[Tensor]:
-    grads = backward(
-        grad_out.contiguous(), flat.query, flat.key, flat.value, flat.csr(heads), flat.csc(),
-        flat.bias, flat.factors(), flat.sampled, results, options, needs,
-    )  # fmt: skip
-    return [flat.query.new_empty(0) if grad is None else grad for grad in grads]
+    return filled(grads, flat.query)
 
 
 @_backward.register_fake
@@ -249,31 +243,11 @@ def _(grad_out, out, lse, *tensors: Any, needs: Sequence[bool], **options: Any) 
     ]
 
 
-def _save(ctx: Any, inputs: tuple, keyword_only_inputs: dict[str, Any], output: tuple) -> None:
-    ctx.options = keyword_only_inputs
-    ctx.save_for_backward(*output, *inputs)
-    ctx.set_materialize_grads(False)
-
-
-def _gradient(ctx: Any, grad_out: Tensor | None, _: Tensor | None) -> tuple:
-    inputs = len(_Flat._fields)
-    if grad_out is None:
-        return (None,) * inputs
-    needs = list(ctx.needs_input_grad[:6])
-    grads = _backward(grad_out, *ctx.saved_tensors, **ctx.options, needs=needs)
-    wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
-    return (*wanted, *(None,) * (inputs - len(needs)))
-
-
-def _no_second_derivative(ctx: Any, *grads: Any) -> Any:
-    raise RuntimeError(
-        "the fused kernels have no second derivative: use edge_attention(..., backend='reference')"
-    )
-
-
-_forward.register_autograd(_gradient, setup_context=_save)
-_backward.register_autograd(
-    _no_second_derivative, setup_context=lambda ctx, inputs, keyword_only_inputs, output: None
+register_gradient(
+    _forward,
+    _backward,
+    6,
+    "the fused kernels have no second derivative: use edge_attention(..., backend='reference')",
 )
 
 

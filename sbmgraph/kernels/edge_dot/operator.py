@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from sbmgraph.kernels.csr import CSC, CSR
+from sbmgraph.kernels.gradients import filled, register_gradient
 from sbmgraph.kernels.layout import head_by_head
 from sbmgraph.kernels.options import Factors
 from sbmgraph.kernels.probe import Probe
@@ -80,7 +81,7 @@ def _backward(
     from sbmgraph.kernels.edge_dot import cpu
 
     csr = CSR(rowptr, col, query_ptr, key_ptr, heads)
-    return _filled(cpu.backward(grad, Factors(rate, member), csr, None, tuple(needs)), rate)
+    return filled(cpu.backward(grad, Factors(rate, member), csr, None, tuple(needs)), rate)
 
 
 @_backward.register_kernel("cuda")
@@ -93,11 +94,7 @@ def _(
     csr = CSR(rowptr, col, query_ptr, key_ptr, heads)
     transposed = None if csc[0] is None else CSC(*csc)
     grads = gpu.backward(grad.contiguous(), Factors(rate, member), csr, transposed, tuple(needs))
-    return _filled(grads, rate)
-
-
-def _filled(grads: Sequence[Tensor | None], like: Tensor) -> list[Tensor]:
-    return [like.new_empty(0) if grad is None else grad for grad in grads]
+    return filled(grads, rate)
 
 
 @_backward.register_fake
@@ -108,25 +105,12 @@ def _(grad, rate, member, *others: Any, heads: int, needs: Sequence[bool]) -> li
     ]
 
 
-def _save(ctx: Any, inputs: tuple, keyword_only_inputs: dict[str, Any], output: Tensor) -> None:
-    ctx.options = keyword_only_inputs
-    ctx.save_for_backward(*inputs)
-
-
-def _gradient(ctx: Any, grad: Tensor) -> tuple:
-    needs = list(ctx.needs_input_grad[:2])
-    grads = _backward(grad, *ctx.saved_tensors, **ctx.options, needs=needs)
-    wanted = (g if need else None for g, need in zip(grads, needs, strict=True))
-    return (*wanted, *(None,) * (len(ctx.saved_tensors) - 2))
-
-
-def _no_second_derivative(ctx: Any, *grads: Any) -> Any:
-    raise RuntimeError("the compiled edge probabilities have no second derivative")
-
-
-_forward.register_autograd(_gradient, setup_context=_save)
-_backward.register_autograd(
-    _no_second_derivative, setup_context=lambda ctx, inputs, keyword_only_inputs, output: None
+register_gradient(
+    _forward,
+    _backward,
+    2,
+    "the compiled edge probabilities have no second derivative",
+    saves_results=False,
 )
 
 

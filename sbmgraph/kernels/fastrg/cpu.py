@@ -200,7 +200,7 @@ def _sample_pieces(start, stop, pieces, rows, found, problem, blocks, excess, co
             if blocks.direct[g, h]:
                 kept = by_rejection(informed, h, low, blocks.share, problem.member, largest, draws)
             else:
-                by_table(informed, h, low, blocks.table, draws)
+                by_table(informed, h, low, blocks.tables, draws)
                 kept = informed
             for i in range(informed, proposals):
                 draws.chosen[kept] = draws.number[i]

@@ -78,29 +78,37 @@ def cumulate(rate, place, factor, mass, explored, axis):
 
 
 @inline
+def _waiting_times(row, total, size, at, draws):
+    """Goes on with draw number ``size`` at the place ``at`` of the axis until the axis ends or
+    the room does; returns the next number and place."""
+    half, unit = np.float32(0.5), np.float32(2.0**-31)
+    one, third, quarter = np.float32(1), np.float32(1 / 3), np.float32(0.25)
+    wait, fine, arrival = draws.wait, draws.fine, draws.arrival
+    words = (wait, draws.number, draws.part, fine)
+    while at < total and size + DRAWS <= arrival.size:
+        draw_bits(row.seed, row.vertex, row.graph, size, PROPOSAL, words, size)
+        for i in range(size, size + DRAWS):
+            first, last = wait[i], fine[i]
+            share = (np.float32(first) + np.float32(last) * unit) * unit
+            small = share * (one + share * (half + share * (third + share * quarter)))
+            rest = (np.float32(np.int32(np.int32(2147483647) - first)) + half) * unit
+            gap = small if share < np.float32(0.015625) else -log(rest)
+            arrival[i] = np.float64(gap)
+        for i in range(size, size + DRAWS):
+            at += arrival[i]
+            arrival[i] = at
+        size += DRAWS
+    return size, at
+
+
+@inline
 def arrivals(row, axis, draws):
     """Draws until the axis ends: the block of each arrival in order, and its numbers. Returns how
     many arrivals there are, and the draws, which grow as needed."""
-    half, unit = np.float32(0.5), np.float32(2.0**-31)
-    one, third, quarter = np.float32(1), np.float32(1 / 3), np.float32(0.25)
-    total = axis[-1]
-    size, at = 0, 0.0
-    while at < total:
-        if size + DRAWS > draws.arrival.size:
-            draws = _longer(draws, size)
-        words = (draws.wait, draws.number, draws.part, draws.fine)
-        draw_bits(row.seed, row.vertex, row.graph, size, PROPOSAL, words, size)
-        for i in range(size, size + DRAWS):
-            first, last = draws.wait[i], draws.fine[i]
-            share = (np.float32(first) + np.float32(last) * unit) * unit
-            small = share * (one + share * (half + share * (third + share * quarter)))
-            rest = (np.float32(np.int32(2147483647) - first) + half) * unit
-            gap = small if share < np.float32(0.015625) else -log(rest)
-            draws.arrival[i] = np.float64(gap)
-        for i in range(size, size + DRAWS):
-            at += draws.arrival[i]
-            draws.arrival[i] = at
-        size += DRAWS
+    size, at = _waiting_times(row, axis[-1], 0, 0.0, draws)
+    while at < axis[-1]:
+        draws = _longer(draws, size)
+        size, at = _waiting_times(row, axis[-1], size, at, draws)
     low = 0
     for first in range(0, size, DRAWS):  # neighbours on the axis: few blocks to compare with
         high = low
@@ -121,12 +129,20 @@ def uniform_keys(count, m, draws):
 
 
 @inline
-def by_table(count, h, low, table, draws):
+def by_table(count, h, low, tables, draws):
     """Turns the uniform keys of ``count`` hits into keys of their blocks by alias tables."""
-    for i in range(count):
+    waiting = 0
+    for i in range(count):  # without branches, in a table that stays in cache
         j, v = np.uint64(low + draws.number[i]), np.uint64(draws.hits[i])
-        threshold, alias = table[h, v, j, 0], table[h, v, j, 1]
-        draws.chosen[i] = draws.number[i] if draws.part[i] < threshold else alias
+        draws.chosen[i] = draws.number[i]
+        draws.fine[waiting] = i
+        waiting += int((draws.part[i] >> 23) >= np.int32(tables.sure[h, v, j]))
+    for t in range(waiting):
+        i = draws.fine[t]
+        j, v = np.uint64(low + draws.number[i]), np.uint64(draws.hits[i])
+        leaves = (draws.part[i] >> 23) > np.int32(tables.sure[h, v, j])
+        if leaves or draws.part[i] >= tables.threshold[h, v, j]:
+            draws.chosen[i] = tables.alias[h, v, j]
 
 
 @inline

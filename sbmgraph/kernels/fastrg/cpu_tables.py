@@ -29,6 +29,15 @@ class Problem(NamedTuple):
     seed: np.uint64
 
 
+class Tables(NamedTuple):
+    """Alias tables [H, K, m]: a uniform key stays where a 31-bit number is below its threshold, and
+    becomes its alias otherwise. Apart, so that what most draws read is small enough for caches."""
+
+    sure: np.ndarray  # uint8, thresholds in 256ths, rounded down
+    threshold: np.ndarray  # int32
+    alias: np.ndarray  # int32, keys of the graph
+
+
 class Blocks(NamedTuple):
     """How the keys of every block are drawn.
 
@@ -39,7 +48,7 @@ class Blocks(NamedTuple):
     direct: np.ndarray  # boolean [G, H]
     mass: np.ndarray  # proposals for a rate of 1 [G, H, K]
     largest: np.ndarray  # membership [G, H, K]
-    table: np.ndarray  # [H, K, m, 2], see _alias_tables
+    tables: Tables  # [H, K, m]
     share: np.ndarray  # [H, K, m], see _shares
     expected: float  # edges, at most as many as pairs
 
@@ -85,37 +94,42 @@ def _column_sums(start, stop, matrix, ptr, total, top):
     heads, clusters = total.shape[1], total.shape[2]
     for unit in range(start, stop):
         g, h = unit // heads, unit % heads
-        for node in range(ptr[g], ptr[g + 1]):
-            row = h * ptr[-1] + node
+        base = h * ptr[-1]
+        for node in range(ptr[g], ptr[g + 1], 2):
+            row, last = base + node, base + min(node + 2, ptr[g + 1]) - 1
             for v in range(clusters):
                 total[g, h, v] += matrix[row, v]
-                top[g, h, v] = max(top[g, h, v], matrix[row, v])
+            if last > row:
+                for v in range(clusters):
+                    total[g, h, v] += matrix[last, v]
+            for v in range(clusters):  # of two rows at once: of one, LLVM makes masked stores
+                top[g, h, v] = max(max(top[g, h, v], matrix[row, v]), matrix[last, v])
 
 
-def _block_tables(problem: Problem, mass: np.ndarray, direct: np.ndarray) -> np.ndarray:
-    """The alias tables of the graphs and heads that are not ``direct``: [H, K, m, 2] of (threshold
-    in units of 2^-31, alias)."""
+def _block_tables(problem: Problem, mass: np.ndarray, direct: np.ndarray) -> Tables:
+    """The alias tables of the graphs and heads that are not ``direct``."""
     graphs, heads = problem.key_ptr.size - 1, problem.heads
     num_keys = 0 if direct.all() else int(problem.key_ptr[-1])
-    table = np.empty((heads, problem.clusters, num_keys, 2), np.int32)
+    shape = (heads, problem.clusters, num_keys)
+    tables = Tables(np.empty(shape, np.uint8), np.empty(shape, np.int32), np.empty(shape, np.int32))
     if num_keys == 0:
-        return table
+        return tables
     groups = -(-problem.clusters // LANES)
-    size = max(table.size // 2, 1) // max(graphs * heads * groups, 1)
+    size = max(tables.alias.size, 1) // max(graphs * heads * groups, 1)
     parallel_for(
         lambda start, stop: _alias_tables(
-            start, stop, problem.member, problem.key_ptr, mass, direct, table
+            start, stop, problem.member, problem.key_ptr, mass, direct, tables
         ),
         ranges(graphs * heads * groups, 20_000 // max(size, 1)),
     )
-    return table
+    return tables
 
 
 @jit
-def _alias_tables(start, stop, member, key_ptr, mass, direct, table):
+def _alias_tables(start, stop, member, key_ptr, mass, direct, tables):
     """Alias tables (Walker 1977; in one sweep as in Huebschle-Schneider and Sanders 2022) for
     LANES blocks at a time."""
-    heads, clusters = table.shape[0], table.shape[1]
+    heads, clusters = tables.alias.shape[0], tables.alias.shape[1]
     num_keys = key_ptr[-1]
     groups = -(-clusters // LANES)
     longest = 0
@@ -137,11 +151,15 @@ def _alias_tables(start, stop, member, key_ptr, mass, direct, table):
         for v in range(first, last):
             total = mass[g, h, v]
             if total > 0:
-                _alias_table(weight[v - first, :m], total, order, table[h, v, low : low + m])
+                threshold = tables.threshold[h, v, low : low + m]
+                alias = tables.alias[h, v, low : low + m]
+                _alias_table(weight[v - first, :m], total, order, threshold, alias)
+                for j in range(m):
+                    tables.sure[h, v, low + j] = np.uint8(threshold[j] >> 23)
 
 
 @inline
-def _alias_table(weight, total, order, table):
+def _alias_table(weight, total, order, threshold, alias):
     m = weight.size
     light, heavy = 0, m
     for j in range(m):
@@ -153,25 +171,25 @@ def _alias_table(weight, total, order, table):
         heavy -= not is_light
     # ``order`` holds the light entries in front and the heavy ones, reversed, behind.
     for k in range(heavy, m):
-        table[order[k], 0] = 2147483647
-        table[order[k], 1] = order[k]
+        threshold[order[k]] = 2147483647
+        alias[order[k]] = order[k]
     if heavy == m:
         for j in range(m):
-            table[j, 0] = 2147483647
-            table[j, 1] = j
+            threshold[j] = 2147483647
+            alias[j] = j
         return
     k = m - 1
     donor = order[k]
     left = weight[donor]
     for i in range(light):
         j = order[i]
-        table[j, 0] = np.int32(weight[j] * 2147483647.0)
-        table[j, 1] = donor
+        threshold[j] = np.int32(weight[j] * 2147483647.0)
+        alias[j] = donor
         left -= 1.0 - weight[j]
         while left < 1.0 and k > heavy:
             k -= 1
-            table[donor, 0] = np.int32(max(left, 0.0) * 2147483647.0)
-            table[donor, 1] = order[k]
+            threshold[donor] = np.int32(max(left, 0.0) * 2147483647.0)
+            alias[donor] = order[k]
             donor = order[k]
             left += weight[donor] - 1.0
 
@@ -198,14 +216,21 @@ def _fill_shares(start, stop, member, key_ptr, largest, share):
     """Walks LANES blocks of a graph and head at a time."""
     heads, clusters, num_keys = share.shape
     groups = -(-clusters // LANES)
+    some, factor = np.empty((64, LANES), np.uint8), np.empty(LANES)
     for unit in range(start, stop):
         g, rest = unit // (heads * groups), unit % (heads * groups)
         h, first = rest // groups, rest % groups * LANES
+        width = min(LANES, clusters - first)
+        for v in range(width):
+            top = largest[g, h, first + v]
+            factor[v] = 256.0 / top if top > 0 else 256.0
         for low in range(key_ptr[g], key_ptr[g + 1], 64):  # few keys keep all blocks in cache
-            high = min(low + 64, key_ptr[g + 1])
-            for v in range(first, min(first + LANES, clusters)):
-                top = largest[g, h, v]
-                top = top if top > 0 else 1.0
-                for j in range(low, high):
-                    part = np.float64(member[h * num_keys + j, v]) / top * 256.0
-                    share[h, v, j] = np.uint8(min(np.int32(part), np.int32(255)))
+            count = min(64, key_ptr[g + 1] - low)
+            for j in range(count):
+                row = h * num_keys + low + j
+                for v in range(width):
+                    part = np.float64(member[row, first + v]) * factor[v]
+                    some[j, v] = np.uint8(min(np.int32(part), np.int32(255)))
+            for v in range(width):
+                for j in range(count):
+                    share[h, first + v, low + j] = some[j, v]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from sbmgraph.kernels.bits import Bits
+from sbmgraph.kernels.gradients import filled, register_gradient
 from sbmgraph.kernels.layout import head_by_head
 from sbmgraph.kernels.options import Factors, Options
 from sbmgraph.kernels.probe import Probe
@@ -222,10 +223,8 @@ def _run_backward(
         grad_out.contiguous(), flat.query, flat.key, flat.value, flat.factors(), flat.bits(), out,
         lse, options, tuple(needs),
     )  # fmt: skip
-    return [
-        flat.query.new_empty(0) if grad is None else _laid_out(grad, position)
-        for position, grad in enumerate(grads)
-    ]
+    laid_out = [x if x is None else _laid_out(x, position) for position, x in enumerate(grads)]
+    return filled(laid_out, flat.query)
 
 
 def _laid_out(grad: Tensor, position: int) -> Tensor:
@@ -249,31 +248,11 @@ def _(
     return [x if need else flat.query.new_empty(0) for x, need in zip(grads, needs, strict=True)]
 
 
-def _save(ctx: Any, inputs: tuple, keyword_only_inputs: dict[str, Any], output: tuple) -> None:
-    ctx.options = keyword_only_inputs
-    ctx.save_for_backward(*output, *inputs)
-    ctx.set_materialize_grads(False)
-
-
-def _gradient(ctx: Any, grad_out: Tensor | None, _: Tensor | None) -> tuple:
-    inputs = len(_Flat._fields)
-    if grad_out is None:
-        return (None,) * inputs
-    needs = list(ctx.needs_input_grad[:5])
-    grads = _backward(grad_out, *ctx.saved_tensors, **ctx.options, needs=needs)
-    wanted = [grad if need else None for grad, need in zip(grads, needs, strict=True)]
-    return (*wanted, *(None,) * (inputs - len(needs)))
-
-
-def _no_second_derivative(ctx: Any, *grads: Any) -> Any:
-    raise RuntimeError(
-        "the tile kernels have no second derivative: use edge_attention(..., backend='reference')"
-    )
-
-
-_forward.register_autograd(_gradient, setup_context=_save)
-_backward.register_autograd(
-    _no_second_derivative, setup_context=lambda ctx, inputs, keyword_only_inputs, output: None
+register_gradient(
+    _forward,
+    _backward,
+    5,
+    "the tile kernels have no second derivative: use edge_attention(..., backend='reference')",
 )
 
 
