@@ -2,10 +2,16 @@ r"""Tile attention on the GPU (Triton): one program for each block of queries of
 
 A program goes through the keys of its graph, tile by tile, with an online softmax: scores are a
 product of two tiles, and bits select from them. Nothing of a tile is kept but ``lse``, from which
-the backward passes of :mod:`~sbmgraph.kernels.tile.gpu_backward` compute weights anew. No two
-programs write the same place, so results do not depend on scheduling, and the host waits for
-nothing: there are at most ``n // block + G`` tiles, each finds its own graph, and those too many
-return at once.
+the backward passes of :mod:`~sbmgraph.kernels.tile.gpu_backward` compute weights anew:
+
+.. math::
+    s_{ij} = \text{scale}\; \mathbf{q}_i \cdot \mathbf{k}_j, \qquad
+    \ell_i = \log \sum_{j : m_{ij} = 1} e^{s_{ij}}, \qquad
+    \mathbf{o}_i = \sum_{j : m_{ij} = 1} e^{s_{ij} - \ell_i} \kappa_{ij} \mathbf{v}_j
+
+with the dropout factors :math:`\kappa_{ij}`. No two programs write the same place, so results do
+not depend on scheduling, and the host waits for nothing: there are at most ``n // block + G``
+tiles, each finds its own graph, and those too many return at once.
 
 Sums are float32. Numbers of nodes, of graphs and of edges do not change what is compiled, nor does
 the probability of dropout.
@@ -58,16 +64,17 @@ def _forward_kernel(
     pitch = (size + 31) // 32
     row_words = tl.load(word_ptr + g) + (start * heads + head) * pitch
     vertex = node * heads + head
-    q = load_rows(query + vertex * d, mine, heads * d, d, D)
+    q = load_rows(query + vertex * d, mine, heads * d, d, D)  # [QUERIES, D]
     highest = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     acc = tl.zeros((QUERIES, DV), tl.float32)
     to_log2 = scale * LOG2E
-    for first in range(0, size, KEYS):
+    for first in range(0, size, KEYS):  # tiles of the graph's keys
         inside = first + tl.arange(0, KEYS) < size
         neighbour = (first_key + first) * heads + head
-        k = load_rows(key + neighbour * d, inside, heads * d, d, D)
+        k = load_rows(key + neighbour * d, inside, heads * d, d, D)  # [KEYS, D]
         score = dot(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION)
+        # [QUERIES, KEYS / 32]
         edge = load_words(words + row_words, first, mine, heads * pitch, pitch, KEYS)
         score = select(score, edge, float("-inf"))
         # A NaN that the maximum passes over comes back in the weights.
@@ -79,7 +86,7 @@ def _forward_kernel(
         if kept is not None:
             stays = load_words(kept + row_words, first, mine, heads * pitch, pitch, KEYS)
             weight = select(weight, stays, 0.0)
-        v = load_rows(value + neighbour * dv, inside, heads * dv, dv, DV)
+        v = load_rows(value + neighbour * dv, inside, heads * dv, dv, DV)  # [KEYS, DV]
         acc = dot(weight.to(v.dtype), v, acc * decay[:, None], PRECISION)
         highest = raised
     total = tl.where(total == 0, 1.0, total)

@@ -83,17 +83,18 @@ def _query_kernel(
     pitch = (size + 31) // 32
     row_words = tl.load(word_ptr + g) + (start * heads + head) * pitch
     vertex, row = node * heads + head, tl.arange(0, QUERIES) * heads
-    q = load_rows(query + vertex * d, mine, heads * d, d, D)
-    do = load_rows(grad + vertex * dv, mine, heads * dv, dv, DV)
+    q = load_rows(query + vertex * d, mine, heads * d, d, D)  # [QUERIES, D]
+    do = load_rows(grad + vertex * dv, mine, heads * dv, dv, DV)  # [QUERIES, DV]
     row_lse = tl.load(lse + vertex + row, mask=mine, other=0.0)
     row_delta = tl.load(delta + vertex + row, mask=mine, other=0.0)
     dq = tl.zeros((QUERIES, D), tl.float32)
     dw = tl.zeros((QUERIES, K), tl.float32)
-    for first in range(0, size, KEYS):
+    for first in range(0, size, KEYS):  # tiles of the graph's keys
         inside = first + tl.arange(0, KEYS) < size
         neighbour = (first_key + first) * heads + head
-        k = load_rows(key + neighbour * d, inside, heads * d, d, D)
-        v = load_rows(value + neighbour * dv, inside, heads * dv, dv, DV)
+        k = load_rows(key + neighbour * d, inside, heads * d, d, D)  # [KEYS, D]
+        v = load_rows(value + neighbour * dv, inside, heads * dv, dv, DV)  # [KEYS, DV]
+        # [QUERIES, KEYS / 32]
         edge = load_words(words + row_words, first, mine, heads * pitch, pitch, KEYS)
         stays = None
         if kept is not None:
@@ -105,7 +106,7 @@ def _query_kernel(
             dq = dot(ds.to(k.dtype), k, dq, PRECISION)
         if drate is not None:
             z_first = member + (head * num_keys + first_key + first) * clusters + first_cluster
-            z = load_rows(z_first, inside, clusters, clusters - first_cluster, K)
+            z = load_rows(z_first, inside, clusters, clusters - first_cluster, K)  # [KEYS, K]
             dw = dot(gate.to(z.dtype), z, dw, PRECISION)
     if dquery is not None:
         store_rows(dquery + vertex * d, mine, heads * d, d, dq * scale, D)
@@ -136,20 +137,21 @@ def _key_kernel(
     pitch = (size + 31) // 32
     head_words = tl.load(word_ptr + g) + head * pitch
     neighbour, row = (first_key + first) * heads + head, tl.arange(0, QUERIES) * heads
-    k = load_rows(key + neighbour * d, inside, heads * d, d, D)
-    v = load_rows(value + neighbour * dv, inside, heads * dv, dv, DV)
+    k = load_rows(key + neighbour * d, inside, heads * d, d, D)  # [KEYS, D]
+    v = load_rows(value + neighbour * dv, inside, heads * dv, dv, DV)  # [KEYS, DV]
     dk = tl.zeros((KEYS, D), tl.float32)
     dvalues = tl.zeros((KEYS, DV), tl.float32)
     dz = tl.zeros((KEYS, K), tl.float32)
-    for start in range(0, count, QUERIES):
+    for start in range(0, count, QUERIES):  # tiles of the graph's queries
         mine = start + tl.arange(0, QUERIES) < count
         node = first_query + start
         vertex = node * heads + head
-        q = load_rows(query + vertex * d, mine, heads * d, d, D)
-        do = load_rows(grad + vertex * dv, mine, heads * dv, dv, DV)
+        q = load_rows(query + vertex * d, mine, heads * d, d, D)  # [QUERIES, D]
+        do = load_rows(grad + vertex * dv, mine, heads * dv, dv, DV)  # [QUERIES, DV]
         row_lse = tl.load(lse + vertex + row, mask=mine, other=0.0)
         row_delta = tl.load(delta + vertex + row, mask=mine, other=0.0)
         row_words = head_words + (node - first_query) * heads * pitch
+        # [QUERIES, KEYS / 32]
         edge = load_words(words + row_words, first, mine, heads * pitch, pitch, KEYS)
         stays = None
         if kept is not None:
@@ -163,7 +165,7 @@ def _key_kernel(
             dk = dot(tl.trans(ds.to(q.dtype)), q, dk, PRECISION)
         if dmember is not None:
             w_first = rate + (head * num_queries + node) * clusters + first_cluster
-            w = load_rows(w_first, mine, clusters, clusters - first_cluster, K)
+            w = load_rows(w_first, mine, clusters, clusters - first_cluster, K)  # [QUERIES, K]
             dz = dot(tl.trans(gate.to(w.dtype)), w, dz, PRECISION)
     if dkey is not None:
         store_rows(dkey + neighbour * d, inside, heads * d, d, dk * scale, D)

@@ -15,6 +15,7 @@ CACHED_KEYS = 256
 
 @jit
 def _count_columns(start, stop, rowptr, col, heads, count):
+    """Walks the edges of the query nodes ``start`` to ``stop`` and counts those of each key."""
     for head in range(heads):
         for node in range(start, stop):
             r = node * heads + head
@@ -39,12 +40,13 @@ def _first_positions(counts, colptr):
 
 @jit
 def _fill_columns(start, stop, rowptr, col, heads, block, position, row, perm):
+    """Walks the same edges, ``block`` keys at a time, and writes each to its key's next place."""
     num_keys = position.shape[1]
     cursor = np.empty(stop - start, np.int64)
     for head in range(heads):
         for node in range(start, stop):
             cursor[node - start] = rowptr[node * heads + head]
-        for first in range(0, num_keys, block):
+        for first in range(0, num_keys, block):  # so few keys that their places stay in cache
             for node in range(start, stop):
                 e, high = cursor[node - start], rowptr[node * heads + head + 1]
                 while e < high and col[e] < first + block:
