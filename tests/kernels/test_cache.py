@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from sbmgraph.kernels._numba import jit
 
 SCRIPT = """
 import sys, warnings
@@ -70,6 +73,14 @@ caching.IndexDataCacheFile.save = full
 
 def test_a_full_disk_stops_no_step(tmp_path: Path) -> None:
     assert run(tmp_path, FULL) == (1, 0)
+
+
+def test_the_stamp_covers_every_compiled_function_of_the_kernels() -> None:
+    kernels = Path(jit.__file__).parents[1]
+    decorated = re.compile(r"^@(jit|inline)\b", re.MULTILINE)
+    compiled = {path for path in kernels.rglob("*.py") if decorated.search(path.read_text())}
+    assert len(compiled) > 10
+    assert compiled <= set(jit.inlined_files())
 
 
 def test_code_is_compiled_anew_where_primitives_changed(tmp_path: Path) -> None:

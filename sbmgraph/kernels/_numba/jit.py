@@ -16,9 +16,14 @@ from numba import njit
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}  # NaN and infinity keep their meaning
 
 
-def _stamp() -> str:
+def inlined_files() -> list[Path]:
+    """The files whose compiled functions other files may inline."""
     folder = Path(__file__).parent
-    files = sorted([*folder.glob("*.py"), *folder.parent.glob("*/cpu*.py")])
+    return sorted([*folder.glob("*.py"), *folder.parent.glob("*/cpu*.py")])
+
+
+def _stamp() -> str:
+    files = inlined_files()
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
