@@ -295,7 +295,7 @@ def main() -> None:
     lines = [
         "# The Triton kernels, compiled for an H100 (sm_90)",
         "",
-        f"`python benchmarks/sm90.py` with Triton {triton.__version__}; no GPU has run this. 2 "
+        f"`python benchmarks/sm90.py` with Triton {triton.__version__}, not run. 2 "
         "heads of 32 channels, 128 clusters, dropout 0.1, the default tile sizes. Stack and shared "
         "memory in bytes, of a thread and of a program; spills are instructions that move "
         "registers to local memory or back; occupancy is the share of a multiprocessor's 64 warps.",

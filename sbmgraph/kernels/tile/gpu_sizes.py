@@ -1,7 +1,8 @@
 """How tile attention is cut on the GPU, and what its products are taken in.
 
-Tiles are the largest whose kernels keep their numbers in registers, compiled for an H100 with
-dropout: ``benchmarks/SM90.md``. Float32 takes smaller ones because each of its products is three.
+Of those tried on an H100 (``benchmarks/gpu_tune.py``) the quickest whose kernels keep their numbers
+in registers with dropout, too (``benchmarks/SM90.md``). Float32 takes smaller ones because each of
+its products is three.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def key_sizes(dtype: torch.dtype, D: int, DV: int, K: int) -> Sizes:
     if dtype == torch.float32:
         return Sizes(32, 32, 4) if channels <= 32 else Sizes(32, 32, 8)
     if channels <= 32:
-        return Sizes(64, 64, 4, 3)
+        return Sizes(32, 64, 4, 3)
     return Sizes(32, 64, 8) if channels <= 128 else Sizes(32, 32, 8)
 
 
