@@ -223,7 +223,7 @@ if not INTERPRETED:
         run_interpreted(__file__)
 
     INDEX = [
-        "graph", "query_ptr", "part_ptr", "key_ptr", "word_ptr", "tile_ptr", "tile_graph", "rowptr"
+        "graph", "query_ptr", "part_ptr", "key_ptr", "word_ptr", "rowptr"
     ]  # fmt: skip
     TYPES = (
         dict.fromkeys(["rate", "member", "axis", "excess"], "*fp32")
@@ -253,7 +253,7 @@ if not INTERPRETED:
         sizes = {"QUERIES": dense_gpu.QUERIES, "KEYS": dense_gpu.KEYS, "SPAN": dense_gpu.SPAN}
         depth = {"K": clusters, "WIDTH": min(triton_pad(clusters), dense_gpu.DEPTH)}
         constants = {**sizes, **depth, "POISSON": law == "poisson", "PURPOSE": 3}
-        types = {**TYPES, **HALVES}
+        types = {**TYPES, **HALVES, "num_queries": "i64", "num_keys": "i64"}
         code = compile_for_hopper(dense_gpu._dense_kernel, types, constants, dense_gpu.WARPS)
         assert "mma" in code
 
