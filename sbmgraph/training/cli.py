@@ -82,6 +82,8 @@ def told(program: str, work: Callable[[], Any]) -> int:
     """
     try:
         work()
+    except ModuleNotFoundError:
+        raise  # the command names the extra that brings it
     except (ValueError, FileNotFoundError, ImportError, MisconfigurationException) as error:
         if os.environ.get("SBMGRAPH_TRACEBACK"):
             raise
