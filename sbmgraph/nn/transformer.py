@@ -278,14 +278,15 @@ class Transformer(nn.Module):
         weight: Any = self.classifier[-1].weight
         config = self.config
         if config.pooling == "none":
-            return weight.new_empty(*tokens.shape, config.num_classes)
+            return tokens.new_empty(*tokens.shape, config.num_classes, dtype=weight.dtype)
         if tokens.dim() == 1 and batch is not None:
             raise ValueError(
                 "'batch' must be None for tokens without values (their number of sequences is not "
                 f"known), got {describe(batch)}"
             )
         sequences = tokens.size(0) if tokens.dim() == 2 else 1
-        return weight.new_empty(sequences // config.num_documents, config.num_classes)
+        shape = (sequences // config.num_documents, config.num_classes)
+        return tokens.new_empty(shape, dtype=weight.dtype)
 
     def _count(self, batch: Tensor, given: int | None) -> int:
         """The number of flat sequences; some may be empty only where it is given."""

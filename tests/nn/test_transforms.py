@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.func import functional_call, grad, jacrev, vmap
 
 from sbmgraph import SampledGraph
@@ -110,6 +110,19 @@ def test_shapes_are_inferred_on_meta() -> None:
     tokens = torch.zeros(6, 5, dtype=torch.int64, device=meta)
     assert model(tokens).shape == (6, 3)
     assert model(tokens[0]).shape == (1, 3)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_inferred_scores_never_have_values(pooling: str) -> None:
+    """Where the weights have some, too: what was inferred lies where the tokens do."""
+    sizes = {"channels": 8, "num_layers": 1, "num_clusters": 3, "max_length": 8}
+    model = SBMTransformer(9, 3, pooling=pooling, **sizes).half()
+    tokens = torch.zeros(2, 5, dtype=torch.int64)
+    assert model(tokens.to("meta")).is_meta
+    assert model(tokens.to("meta")).dtype == torch.float16
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(tokens)
+    assert isinstance(model(fake), FakeTensor)
 
 
 def test_fake_tensors_leave_the_process_as_it_was() -> None:
