@@ -8,6 +8,7 @@ arguments, which Python itself refuses, is not tried.
 
 from __future__ import annotations
 
+import inspect
 import random
 import re
 import traceback
@@ -20,8 +21,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import sbmgraph
+import sbmgraph.analysis
 from sbmgraph import SBM, SampledGraph, sample
+from sbmgraph.analysis import density_table
 from sbmgraph.nn import (
     GPSBlock,
     MembershipNetwork,
@@ -34,6 +36,7 @@ from sbmgraph.nn import (
     node_entropy,
 )
 from sbmgraph.ops import edge_attention
+from sbmgraph.record import LayerSample
 
 ROOT = str(Path(sbmgraph.__file__).parent)
 GRAMMAR = re.compile(
@@ -245,10 +248,41 @@ def call_transformer(rng: random.Random) -> Any:
     return model(**mutated(inputs, rng))
 
 
+MEASURES = [
+    value for name, value in vars(sbmgraph.analysis).items()
+    if name in sbmgraph.analysis.__all__ and inspect.isfunction(value) and name != "write_graph"
+]  # fmt: skip
+
+
+def call_analysis(rng: random.Random) -> Any:
+    """Any function of :mod:`sbmgraph.analysis`; numbers may be missing (NaN) in what it gives."""
+    function = rng.choice(MEASURES)
+    sbm = SBM(**factors())
+    graph = sample(sbm)
+    runs = [LayerSample("layer", torch.nn.Identity(), sbm, graph, 0.1, (), None)]
+    known = {
+        "sbm": sbm, "graph": graph, "layers": [graph], "runs": runs, "head": 0, "graph_index": 0,
+        "weights": numbers(graph.num_edges).abs(), "mass": torch.rand(3, 3), "node": 1,
+        "degree": torch.arange(4), "classes": torch.tensor([0, 1, 1]), "tokens": ["a", "b", "c"],
+        "order": torch.tensor([2, 0, 1]), "exploration": 0.1, "table": density_table(runs),
+        "strength": 0.2,
+    }  # fmt: skip
+    arguments = {
+        parameter.name: known.get(parameter.name, parameter.default)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name in known or parameter.default is not parameter.empty
+    }
+    arguments = mutated(arguments, rng)
+    if isinstance(arguments.get("graph"), int):
+        return None  # the former name of an index
+    function(**arguments)
+    return None
+
+
 CALLS: tuple[Call, ...] = (
     call_sbm, call_sample, call_edge_attention, call_from_edge_index, call_options,
     call_membership, call_entropy, call_heads, call_conv, call_attention, call_gps,
-    call_transformer,
+    call_transformer, call_analysis,
 )  # fmt: skip
 
 

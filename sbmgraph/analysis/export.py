@@ -19,7 +19,13 @@ from torch import Tensor
 from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.blocks import assign_blocks
 from sbmgraph.analysis.mass import edge_probabilities
-from sbmgraph.analysis.select import biadjacency_matrix, check_pair, check_sampled, factors
+from sbmgraph.analysis.select import (
+    biadjacency_matrix,
+    check_pair,
+    check_sampled,
+    factors,
+    to_list,
+)
 from sbmgraph.analysis.strength import block_strength
 from sbmgraph.checks import check_choice
 from sbmgraph.files import replacing
@@ -111,14 +117,12 @@ def to_networkx(
         out.graph["block_strength"] = float(block_strength(sbm)[graph_index, head])
     sides = (("key", 0, num_keys, blocks[1]), ("query", 1, num_queries, blocks[0]))
     for kind, side, size, block in sides:
-        if tokens is not None and len(tokens) != size:
-            raise ValueError(
-                f"'tokens' must hold one token for each {kind}, {size}, got {len(tokens)}"
-            )
+        expected = f"'tokens' must hold one token for each {kind}, {size}"
+        texts = None if tokens is None else to_list(expected, tokens, size)
         for index in range(size):
             node: dict[str, Any] = {"kind": kind, "index": index, "bipartite": side}
-            if tokens is not None:
-                node["token"] = str(tokens[index])
+            if texts is not None:
+                node["token"] = str(texts[index])
             if block is not None:
                 node["block"] = int(block[index])
             out.add_node(f"{kind}_{index}", **node)

@@ -80,7 +80,7 @@ def block_mass(
     model = factors(sbm, head, graph_index)
     if graph is None:
         if weights is not None:
-            raise ValueError("'weights' needs 'graph', whose edges it weighs")
+            raise ValueError("'weights' needs 'graph', whose edges it weighs, got it alone")
         return np.outer(model.query.sum(axis=0), model.key.sum(axis=0)) * model.affinity
     check_pair(sbm, graph)
     matrix = biadjacency_matrix(graph, head, graph_index, weights)

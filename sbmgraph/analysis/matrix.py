@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from sbmgraph.analysis._renamed import accepts_old_names
-from sbmgraph.analysis.select import biadjacency_matrix, factors
+from sbmgraph.analysis.select import biadjacency_matrix, check_order, factors
 from sbmgraph.checks import check_positive_int, check_range
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
@@ -142,14 +142,6 @@ def bin_means(
     width = np.diff(edges).reshape(-1, *[1] * (values.ndim - 1))
     ordered = values if order is None else values[check_order(name, order, len(values))]
     return np.add.reduceat(ordered, edges[:-1], axis=0) / width
-
-
-def check_order(name: str, order: np.ndarray, size: int) -> np.ndarray:
-    """``order`` must be a permutation of ``size`` tokens."""
-    order = np.asarray(order)
-    if order.shape != (size,) or not np.array_equal(np.sort(order), np.arange(size)):
-        raise ValueError(f"'{name}' must be a permutation of {size} tokens, got {order!r}")
-    return order
 
 
 def _bin_of(name: str, order: np.ndarray | None, edges: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from sbmgraph.analysis._kernels import count_bits, spread_bits
 from sbmgraph.analysis._renamed import accepts_old_names
-from sbmgraph.analysis.select import biadjacency_matrix, check_square
-from sbmgraph.checks import check_positive_int, describe
+from sbmgraph.analysis.select import biadjacency_matrix, check_order, check_square
+from sbmgraph.checks import check_flag, check_positive_int, describe
 from sbmgraph.graph import SampledGraph
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def reach(
     if num_layers is None:
         num_layers = len(matrices)
     check_positive_int("num_layers", num_layers, minimum=0)
+    check_flag("residual", residual)
     size = matrices[0].shape[0]
     out = np.zeros((num_layers + 1, size), dtype=np.int64)
     for first in range(0, size, CHUNK):
@@ -147,9 +149,7 @@ def check_universality(
     matrices = _matrices(layers, head, graph_index)
     check_positive_int("max_layers", max_layers)
     size = matrices[0].shape[0]
-    chain = np.arange(size) if order is None else np.asarray(order)
-    if chain.shape != (size,) or not np.array_equal(np.sort(chain), np.arange(size)):
-        raise ValueError(f"'order' must be a permutation of the {size} tokens")
+    chain = np.arange(size) if order is None else check_order("order", order, size)
     missing_self = sum(int((matrix.diagonal() == 0).sum()) for matrix in matrices)
     union = sum(matrix.astype(np.int32) for matrix in matrices[1:]) + matrices[0].astype(np.int32)
     links = np.asarray(union[chain[1:], chain[:-1]]).ravel() if size > 1 else np.ones(0)
@@ -213,7 +213,7 @@ def _matrices(
 ) -> list[csr_array]:
     if isinstance(layers, SampledGraph) or hasattr(layers, "graph"):
         layers = [layers]  # type: ignore[list-item]
-    if isinstance(layers, str | dict) or not isinstance(layers, Iterable):
+    if isinstance(layers, str | dict | Tensor) or not isinstance(layers, Iterable):
         raise ValueError(
             f"'layers' must be sampled graphs or recorded layer samples, got {describe(layers)}"
         )

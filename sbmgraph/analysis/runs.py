@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
+from torch import Tensor
+
 from sbmgraph.checks import check_range, describe
 from sbmgraph.graph import SampledGraph
 from sbmgraph.record import LayerSample, Recorder
@@ -58,7 +60,7 @@ def layer_samples(runs: Runs) -> list[LayerSample] | list[Sampled]:
     if _is_sample(runs):
         runs = [runs]  # type: ignore[list-item]
     expected = "'runs' must be a Recorder, recorded layer samples or an SBM"
-    if isinstance(runs, str | dict) or not isinstance(runs, Iterable):
+    if isinstance(runs, str | dict | Tensor) or not isinstance(runs, Iterable):
         raise ValueError(f"{expected}, got {describe(runs)}")
     out: list[Any] = list(runs)
     for run in out:

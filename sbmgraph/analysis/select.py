@@ -120,7 +120,7 @@ def edge_values(graph: SampledGraph, name: str, value: Tensor) -> np.ndarray:
             f"'{name}' must be a tensor with one entry for each of {graph.num_edges} edges, "
             f"got {describe(value)}"
         )
-    if value.layout != torch.strided or value.is_complex():
+    if value.layout != torch.strided or value.is_complex() or value.is_meta:
         raise ValueError(f"'{name}' must be a dense tensor of real numbers, got {describe(value)}")
     out = to_numpy(value)
     # Sums of heads or blocks would wrap in a type of few bits.
@@ -137,14 +137,7 @@ def as_weights(name: str, weights: Any, least: int = 0) -> np.ndarray:
         ValueError: If they are not.
     """
     expected = f"'{name}' must hold finite numbers >= 0"
-    if isinstance(weights, Tensor):
-        if weights.layout != torch.strided:
-            raise ValueError(f"{expected} in a dense tensor, got {describe(weights)}")
-        weights = to_numpy(weights)
-    try:
-        array = np.asarray(weights)
-    except (ValueError, TypeError, RuntimeError):  # rows of several lengths, things of no number
-        raise ValueError(f"{expected}, got {describe(weights)}") from None
+    array = to_array(expected, weights)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{expected}, got values of type {array.dtype}")
     if array.ndim < least:
@@ -154,6 +147,54 @@ def as_weights(name: str, weights: Any, least: int = 0) -> np.ndarray:
         raise ValueError(f"{expected}, got NaN or infinity")
     if array.size and array.min() < 0:
         raise ValueError(f"{expected}, got {array.min():g}")
+    return array
+
+
+def to_array(expected: str, value: Any) -> np.ndarray:
+    """``value`` as an array of whatever type.
+
+    Args:
+        expected: Name and nature of the argument, for messages.
+        value: An array, a tensor on any device, or what is neither.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return to_numpy(value) if isinstance(value, Tensor) else np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):  # sparse, without values, of several lengths
+        raise ValueError(f"{expected}, got {describe(value)}") from None
+
+
+def to_list(expected: str, value: Any, size: int) -> list[Any]:
+    """``value`` as a list of ``size`` entries.
+
+    Args:
+        expected: Name and length of the argument, for messages.
+        value: A sequence, array or tensor.
+        size: Its length.
+
+    Raises:
+        ValueError: If it is none, or of another length.
+    """
+    if isinstance(value, Tensor | np.ndarray):
+        value = to_array(expected, value).tolist()
+    try:
+        out = list(value)
+    except TypeError:
+        raise ValueError(f"{expected}, got {describe(value)}") from None
+    if len(out) != size:
+        raise ValueError(f"{expected}, got {len(out)}")
+    return out
+
+
+def check_order(name: str, order: Any, size: int) -> np.ndarray:
+    """``order`` must be a permutation of ``size`` tokens."""
+    expected = f"'{name}' must be a permutation of {size} tokens"
+    array = to_array(expected, order)
+    whole = array.shape == (size,) and array.dtype.kind in "iu"
+    if not whole or not np.array_equal(np.sort(array), np.arange(size)):
+        raise ValueError(f"{expected}, got {array!r}")
     return array
 
 

@@ -24,7 +24,7 @@ from sbmgraph.analysis.select import (
     edge_values,
     to_numpy,
 )
-from sbmgraph.checks import check_choice
+from sbmgraph.checks import check_choice, check_flag
 from sbmgraph.graph import SampledGraph
 from sbmgraph.sbm import SBM
 
@@ -118,6 +118,8 @@ def connected_components(
     """
     check_choice("connection", connection, ("weak", "strong"))
     matrix = biadjacency_matrix(graph, head, graph_index)
+    if tied is not None:
+        check_flag("tied", tied)
     if tied is None:
         tied = matrix.shape[0] == matrix.shape[1]
     if tied:

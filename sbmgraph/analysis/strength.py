@@ -18,7 +18,7 @@ from torch import Tensor
 from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.blocks import ASSIGNMENTS, SIDES, assign_blocks, memberships
 from sbmgraph.analysis.runs import Runs, layer_samples
-from sbmgraph.analysis.select import as_weights, check_sbm
+from sbmgraph.analysis.select import as_weights, check_sbm, to_list
 from sbmgraph.checks import check_choice
 from sbmgraph.sbm import SBM
 
@@ -144,12 +144,8 @@ def block_agreement(
     check_choice("side", side, SIDES)
     check_choice("by", by, ASSIGNMENTS)
     blocks = assign_blocks(sbm, head, graph_index, by)[SIDES.index(side)]
-    labels = classes.tolist() if isinstance(classes, Tensor | np.ndarray) else list(classes)
-    if len(labels) != len(blocks):
-        raise ValueError(
-            f"'classes' must hold one class for each {side} of the graph, {len(blocks)}, "
-            f"got {len(labels)}"
-        )
+    expected = f"'classes' must hold one class for each {side} of the graph, {len(blocks)}"
+    labels = to_list(expected, classes, len(blocks))
     try:
         from sklearn.metrics import adjusted_mutual_info_score
     except ImportError as error:

@@ -176,7 +176,10 @@ def summarize(table: pd.DataFrame | Runs, over: str | Sequence[str] = "graph") -
 
     if not isinstance(table, pd.DataFrame):
         table = density_table(table)
-    over = [over] if isinstance(over, str) else list(over)
+    try:
+        over = [over] if isinstance(over, str) else list(over)
+    except TypeError:
+        raise ValueError(f"'over' must be keys of the table, got {describe(over)}") from None
     keys = [key for key in KEYS if key in table.columns]
     if not keys:
         raise ValueError(

@@ -10,7 +10,7 @@ from sbmgraph.analysis import block_order, block_share, memberships
 from sbmgraph.analysis._renamed import accepts_old_names
 from sbmgraph.analysis.blocks import SIDES
 from sbmgraph.analysis.matrix import bin_edges, bin_matrix, bin_means
-from sbmgraph.analysis.select import biadjacency_matrix, check_pair
+from sbmgraph.analysis.select import biadjacency_matrix, check_pair, to_list
 from sbmgraph.analysis.strength import describe_strength
 from sbmgraph.checks import check_choice, check_positive_int, describe
 from sbmgraph.graph import SampledGraph
@@ -72,8 +72,8 @@ def plot_memberships(
     check_positive_int("max_blocks", max_blocks)
     check_positive_int("max_tokens", max_tokens)
     member = memberships(sbm, head, graph_index)[SIDES.index(side)]
-    if tokens is not None and len(tokens) != len(member):
-        raise ValueError(f"'tokens' must hold {len(member)} tokens, got {len(tokens)}")
+    if tokens is not None:
+        tokens = to_list(f"'tokens' must hold {len(member)} tokens", tokens, len(member))
     ax = new_axes(ax, (7.0, 3.2))
     if not len(member):
         return blank(ax, f"{side} memberships", "no tokens")
@@ -317,10 +317,8 @@ def _centres(edges: np.ndarray) -> np.ndarray:
 def _write_tokens(
     ax: Axes, tokens: Sequence[Any], order: np.ndarray, heights: np.ndarray, x: int, kind: str
 ) -> None:
-    if len(tokens) != len(order):
-        raise ValueError(
-            f"'tokens' must hold one token for each {kind}, {len(order)}, got {len(tokens)}"
-        )
+    expected = f"'tokens' must hold one token for each {kind}, {len(order)}"
+    tokens = to_list(expected, tokens, len(order))
     side, shift = ("right", -0.04) if x == 0 else ("left", 0.04)
     for index, height in zip(order.tolist(), heights, strict=True):
         ax.text(

@@ -141,7 +141,7 @@ def test_bad_arguments(bipartite, call, message):
 
 
 @pytest.mark.parametrize("call", [sa.reach, sa.check_universality])
-@pytest.mark.parametrize("wrong", [None, 3, "x", {}])
+@pytest.mark.parametrize("wrong", [None, 3, "x", {}, torch.tensor(1.0)])
 def test_what_is_no_layer_is_named(call, wrong):
     with pytest.raises(ValueError, match="'layers' must be sampled graphs or recorded layer"):
         call(wrong)
