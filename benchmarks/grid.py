@@ -7,7 +7,7 @@ affinity included, with 32 channels a head. The three forms of a step (fastRG to
 lists, dense to tiles), the automatic choice and full attention (``scaled_dot_product_attention``,
 forward and backward) take turns; the quickest of each counts (half as many turns from 4,096 nodes
 on). Prints one row a point: the automatic choice over the best forced one, and the forced form that
-it took over the best one, which is the choice's worth without the noise of timing one program twice.
+it took over the best one: the choice's worth, without the noise of timing one program twice.
 """
 
 from __future__ import annotations
