@@ -95,11 +95,12 @@ def class_mixing(runs: Runs, classes: Sequence[Any]) -> pd.DataFrame:
 def describe_mixing(runs: Runs, classes: Sequence[Any]) -> str:
     """What the clearest head attends to, in one plain sentence for a person.
 
-    The clearest is the head whose expected edges tell the classes apart most (the Kullback-Leibler
-    divergence of edges from pairs, both by class of query and key). Where it has blocks (see
-    :data:`~sbmgraph.analysis.strength.RANK_ONE`), the sentence names the pair of blocks with most
-    edges beyond their share of pairs, and the commonest class of each side; else the classes of
-    keys that all queries attend to most and least.
+    The clearest is, among heads with blocks if there are any (a mean strength of
+    :data:`~sbmgraph.analysis.strength.RANK_ONE` at least), the one whose expected edges tell the
+    classes apart most: by the Kullback-Leibler divergence of edges from pairs, both by class of
+    query and key. The sentence names the pair of blocks with most edges beyond their share of
+    pairs, and the commonest class of each side; of a head without blocks, the classes of keys that
+    all queries attend to most and least.
 
     Args:
         runs (Recorder, LayerSample, SBM or iterable of LayerSample): Self-attention over one batch.
@@ -108,18 +109,16 @@ def describe_mixing(runs: Runs, classes: Sequence[Any]) -> str:
     Raises:
         ValueError: As for :func:`class_mixing`.
     """
-    best: tuple[float, Any, int, list[Any], _Sums] | None = None
+    found = []
     for run in numbered(runs):
         names, sums = _sums(run.sbm, classes)
+        strengths = block_strength(run.sbm).mean(axis=0)
         for head, edges in enumerate(sums.edges):
-            clear = _divergence(edges, sums.pairs)
-            if best is None or clear > best[0]:
-                best = clear, run, head, names, sums
-    assert best is not None  # numbered() refuses nothing at all
-    _, run, head, names, sums = best
+            clear = (strengths[head] >= RANK_ONE, _divergence(edges, sums.pairs))
+            found.append((clear, float(strengths[head]), run, head, names, sums))
+    _, strength, run, head, names, sums = max(found, key=lambda one: one[0])
     edges, pairs = sums.edges[head], sums.pairs
     start = f"{run.name}, head {head} (density {edges.sum() / max(pairs.sum(), 1):.0%})"
-    strength = block_strength(run.sbm)[:, head].mean()
     if strength < RANK_ONE:
         share = np.divide(edges.sum(0), pairs.sum(0), out=np.zeros(len(names)), where=pairs.any(0))
         common = [b for b in range(len(names)) if pairs[:, b].sum() >= RARE * pairs.sum()]

@@ -241,7 +241,7 @@ def test_options_of_a_model_add_to_those_of_the_configuration(equals):
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    ("flags", "message"),
     [
         (["--model.options.sbm.num_clusters"], "num_clusters: expected a value, got none"),
         (["--model.options.sbm.law", "[x"], "sbm.law: expected a value in YAML, got '[x'"),
