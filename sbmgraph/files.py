@@ -211,6 +211,15 @@ def read_json(path: str | Path, what: str) -> Any:
         return json.loads(Path(path).read_text())
 
 
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes JSON, whole or not at all.
+
+    Raises:
+        ValueError: As :func:`replacing`.
+    """
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
 def _own_path(path: Path, suffix: str) -> Path:
     """A new hidden name beside ``path``, with this machine and process in it."""
     return path.with_name(f"{_prefix(path)}{os.getpid()}.{secrets.token_hex(4)}{suffix}")
