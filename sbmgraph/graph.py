@@ -249,7 +249,7 @@ class SampledGraph:
         """The edges as one bit a pair; computed once and kept."""
         if self._bits is None:
             with torch.inference_mode(False), torch.no_grad():
-                self._bits = bitmaps.csr_to_bits(*self._csr[:4], heads=self.heads)
+                self._bits = bitmaps.csr_to_bits(*self.csr[:4], heads=self.heads)
         return self._bits
 
     @kept

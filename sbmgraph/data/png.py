@@ -52,7 +52,7 @@ def read_png(path: Path, height: int, width: int, place: str) -> np.ndarray | No
 def _size(content: bytes) -> tuple[int, int]:
     """Width and height of a PNG file whose pieces are whole and in their order."""
     if not content.startswith(_SIGNATURE):
-        raise UnexpectedError(f"expected the signature of a PNG file, got {content[:8]!r}")
+        raise UnexpectedError(f"expected a PNG picture by its signature, got {content[:8]!r}")
     kinds: list[bytes] = []
     at = len(_SIGNATURE)
     while not kinds or kinds[-1] != b"IEND":

@@ -202,9 +202,9 @@ HUGE = piece(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0))
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (encoded(Image.new("L", (32, 32), 9), "JPEG"), "expected the signature of a PNG file"),
-        (encoded(Image.new("L", (32, 32), 9), "GIF"), "expected the signature of a PNG file"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "expected the signature of a PNG file"),
+        (encoded(Image.new("L", (32, 32), 9), "JPEG"), "expected a PNG picture by its signature"),
+        (encoded(Image.new("L", (32, 32), 9), "GIF"), "expected a PNG picture by its signature"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "expected a PNG picture by its signature"),
         (WHOLE.replace(HEADER, HUGE), "got 50000 x 50000"),
         (WHOLE.replace(HEADER, HEADER + HUGE), "expected one IHDR, first"),
         (WHOLE + b"more", "expected one IHDR, first"),

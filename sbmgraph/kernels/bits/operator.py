@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.library import custom_op, get_ctx
@@ -72,7 +74,7 @@ def _degrees(
 
 
 @_degrees.register_fake
-def _(words, word_ptr, *ptrs: Tensor, heads: int, rows: int) -> Tensor:
+def _(words, word_ptr, *ptrs: Any, heads: int, rows: int) -> Tensor:
     return word_ptr.new_empty(rows)
 
 
@@ -84,7 +86,7 @@ def _to_csr(
 
 
 @_to_csr.register_fake
-def _(words, word_ptr, *ptrs: Tensor, heads: int, rows: int) -> tuple[Tensor, Tensor]:
+def _(words, word_ptr, *ptrs: Any, heads: int, rows: int) -> tuple[Tensor, Tensor]:
     return word_ptr.new_empty(rows + 1), words.new_empty(get_ctx().new_dynamic_size())
 
 
@@ -104,47 +106,47 @@ def _from_csr(
 
 
 @_from_csr.register_fake
-def _(rowptr, col, words, *layout: Tensor, heads: int) -> Tensor:
+def _(rowptr, col, words, *layout: Any, heads: int) -> Tensor:
     return torch.empty_like(words)
 
 
 @_degrees.register_kernel("cpu")
-def _(*layout: Tensor, heads: int, rows: int) -> Tensor:
+def _(*layout: Any, heads: int, rows: int) -> Tensor:
     from sbmgraph.kernels.bits import cpu
 
     return cpu.degrees(Bits(*layout, heads), rows=rows)
 
 
 @_to_csr.register_kernel("cpu")
-def _(*layout: Tensor, heads: int, rows: int) -> tuple[Tensor, Tensor]:
+def _(*layout: Any, heads: int, rows: int) -> tuple[Tensor, Tensor]:
     from sbmgraph.kernels.bits import cpu
 
     return cpu.to_csr(Bits(*layout, heads), rows=rows)
 
 
 @_from_csr.register_kernel("cpu")
-def _(rowptr, col, *layout: Tensor, heads: int) -> Tensor:
+def _(rowptr, col, *layout: Any, heads: int) -> Tensor:
     from sbmgraph.kernels.bits import cpu
 
     return cpu.from_csr(rowptr, col, Bits(*layout, heads))
 
 
 @_degrees.register_kernel("cuda")
-def _(*layout: Tensor, heads: int, rows: int) -> Tensor:
+def _(*layout: Any, heads: int, rows: int) -> Tensor:
     from sbmgraph.kernels.bits import gpu
 
     return gpu.degrees(Bits(*layout, heads), rows=rows)
 
 
 @_to_csr.register_kernel("cuda")
-def _(*layout: Tensor, heads: int, rows: int) -> tuple[Tensor, Tensor]:
+def _(*layout: Any, heads: int, rows: int) -> tuple[Tensor, Tensor]:
     from sbmgraph.kernels.bits import gpu
 
     return gpu.to_csr(Bits(*layout, heads), rows=rows)
 
 
 @_from_csr.register_kernel("cuda")
-def _(rowptr, col, *layout: Tensor, heads: int) -> Tensor:
+def _(rowptr, col, *layout: Any, heads: int) -> Tensor:
     from sbmgraph.kernels.bits import gpu
 
     return gpu.from_csr(rowptr, col, Bits(*layout, heads))
