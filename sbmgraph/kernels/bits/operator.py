@@ -114,39 +114,39 @@ def _(rowptr, col, words, *layout: Any, heads: int) -> Tensor:
 def _(*layout: Any, heads: int, rows: int) -> Tensor:
     from sbmgraph.kernels.bits import cpu
 
-    return cpu.degrees(Bits(*layout, heads), rows=rows)
+    return cpu.degrees(Bits(*layout, heads=heads), rows=rows)
 
 
 @_to_csr.register_kernel("cpu")
 def _(*layout: Any, heads: int, rows: int) -> tuple[Tensor, Tensor]:
     from sbmgraph.kernels.bits import cpu
 
-    return cpu.to_csr(Bits(*layout, heads), rows=rows)
+    return cpu.to_csr(Bits(*layout, heads=heads), rows=rows)
 
 
 @_from_csr.register_kernel("cpu")
 def _(rowptr, col, *layout: Any, heads: int) -> Tensor:
     from sbmgraph.kernels.bits import cpu
 
-    return cpu.from_csr(rowptr, col, Bits(*layout, heads))
+    return cpu.from_csr(rowptr, col, Bits(*layout, heads=heads))
 
 
 @_degrees.register_kernel("cuda")
 def _(*layout: Any, heads: int, rows: int) -> Tensor:
     from sbmgraph.kernels.bits import gpu
 
-    return gpu.degrees(Bits(*layout, heads), rows=rows)
+    return gpu.degrees(Bits(*layout, heads=heads), rows=rows)
 
 
 @_to_csr.register_kernel("cuda")
 def _(*layout: Any, heads: int, rows: int) -> tuple[Tensor, Tensor]:
     from sbmgraph.kernels.bits import gpu
 
-    return gpu.to_csr(Bits(*layout, heads), rows=rows)
+    return gpu.to_csr(Bits(*layout, heads=heads), rows=rows)
 
 
 @_from_csr.register_kernel("cuda")
 def _(rowptr, col, *layout: Any, heads: int) -> Tensor:
     from sbmgraph.kernels.bits import gpu
 
-    return gpu.from_csr(rowptr, col, Bits(*layout, heads))
+    return gpu.from_csr(rowptr, col, Bits(*layout, heads=heads))
