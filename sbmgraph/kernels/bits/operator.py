@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.library import custom_op, get_ctx
@@ -66,6 +64,11 @@ def csr_to_bits(
 # Operators ########################################################################################
 
 
+def _bits(layout: tuple[Tensor, ...], heads: int) -> Bits:
+    words, word_ptr, query_ptr, key_ptr = layout
+    return Bits(words, word_ptr, query_ptr, key_ptr, heads)
+
+
 @custom_op("sbmgraph::bits_degrees", mutates_args=())
 def _degrees(
     words: Tensor, word_ptr: Tensor, query_ptr: Tensor, key_ptr: Tensor, *, heads: int, rows: int
@@ -74,7 +77,7 @@ def _degrees(
 
 
 @_degrees.register_fake
-def _(words, word_ptr, *ptrs: Any, heads: int, rows: int) -> Tensor:
+def _(words, word_ptr, *ptrs: Tensor, heads: int, rows: int) -> Tensor:
     return word_ptr.new_empty(rows)
 
 
@@ -86,7 +89,7 @@ def _to_csr(
 
 
 @_to_csr.register_fake
-def _(words, word_ptr, *ptrs: Any, heads: int, rows: int) -> tuple[Tensor, Tensor]:
+def _(words, word_ptr, *ptrs: Tensor, heads: int, rows: int) -> tuple[Tensor, Tensor]:
     return word_ptr.new_empty(rows + 1), words.new_empty(get_ctx().new_dynamic_size())
 
 
@@ -106,47 +109,47 @@ def _from_csr(
 
 
 @_from_csr.register_fake
-def _(rowptr, col, words, *layout: Any, heads: int) -> Tensor:
+def _(rowptr, col, words, *layout: Tensor, heads: int) -> Tensor:
     return torch.empty_like(words)
 
 
 @_degrees.register_kernel("cpu")
-def _(*layout: Any, heads: int, rows: int) -> Tensor:
+def _(*layout: Tensor, heads: int, rows: int) -> Tensor:
     from sbmgraph.kernels.bits import cpu
 
-    return cpu.degrees(Bits(*layout, heads=heads), rows=rows)
+    return cpu.degrees(_bits(layout, heads), rows=rows)
 
 
 @_to_csr.register_kernel("cpu")
-def _(*layout: Any, heads: int, rows: int) -> tuple[Tensor, Tensor]:
+def _(*layout: Tensor, heads: int, rows: int) -> tuple[Tensor, Tensor]:
     from sbmgraph.kernels.bits import cpu
 
-    return cpu.to_csr(Bits(*layout, heads=heads), rows=rows)
+    return cpu.to_csr(_bits(layout, heads), rows=rows)
 
 
 @_from_csr.register_kernel("cpu")
-def _(rowptr, col, *layout: Any, heads: int) -> Tensor:
+def _(rowptr, col, *layout: Tensor, heads: int) -> Tensor:
     from sbmgraph.kernels.bits import cpu
 
-    return cpu.from_csr(rowptr, col, Bits(*layout, heads=heads))
+    return cpu.from_csr(rowptr, col, _bits(layout, heads))
 
 
 @_degrees.register_kernel("cuda")
-def _(*layout: Any, heads: int, rows: int) -> Tensor:
+def _(*layout: Tensor, heads: int, rows: int) -> Tensor:
     from sbmgraph.kernels.bits import gpu
 
-    return gpu.degrees(Bits(*layout, heads=heads), rows=rows)
+    return gpu.degrees(_bits(layout, heads), rows=rows)
 
 
 @_to_csr.register_kernel("cuda")
-def _(*layout: Any, heads: int, rows: int) -> tuple[Tensor, Tensor]:
+def _(*layout: Tensor, heads: int, rows: int) -> tuple[Tensor, Tensor]:
     from sbmgraph.kernels.bits import gpu
 
-    return gpu.to_csr(Bits(*layout, heads=heads), rows=rows)
+    return gpu.to_csr(_bits(layout, heads), rows=rows)
 
 
 @_from_csr.register_kernel("cuda")
-def _(rowptr, col, *layout: Any, heads: int) -> Tensor:
+def _(rowptr, col, *layout: Tensor, heads: int) -> Tensor:
     from sbmgraph.kernels.bits import gpu
 
-    return gpu.from_csr(rowptr, col, Bits(*layout, heads=heads))
+    return gpu.from_csr(rowptr, col, _bits(layout, heads))
