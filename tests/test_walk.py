@@ -17,7 +17,10 @@ from sbmgraph.nn import SBMConv
 
 ROOT = f"{Path(sbmgraph.__file__).parent}/"
 PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
-WALKS = {name: files.split(", ") for name, files in re.findall(r"^(query|sbm): +(.*)$", PAGE, re.M)}
+WALKS = {
+    name: re.split(r",\s+", files)
+    for name, files in re.findall(r"^(query|sbm): +(.*(?:,\n +.*)*)$", PAGE, re.M)
+}
 
 
 class Trace:
