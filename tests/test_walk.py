@@ -19,7 +19,7 @@ ROOT = f"{Path(sbmgraph.__file__).parent}/"
 PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
 WALKS = {
     name: re.split(r",\s+", files)
-    for name, files in re.findall(r"^(query|sbm): +(.*(?:,\n +.*)*)$", PAGE, re.M)
+    for name, files in re.findall(r"^(query|sbm): +((?:.*,\n +)*.*)$", PAGE, re.M)
 }
 
 
