@@ -35,6 +35,7 @@ from sbmgraph.analysis.mass import (
     effective_blocks,
 )
 from sbmgraph.analysis.matrix import BinnedMatrix, expected_matrix, sampled_matrix
+from sbmgraph.analysis.mixing import class_mixing, describe_mixing
 from sbmgraph.analysis.paths import Universality, check_universality, reach
 from sbmgraph.analysis.select import Factors, biadjacency_matrix, factors
 from sbmgraph.analysis.statistics import (
@@ -77,6 +78,7 @@ __all__ = [
     "block_strength",
     "block_table",
     "check_universality",
+    "class_mixing",
     "connected_components",
     "dead_blocks",
     "degree_distribution",
@@ -84,6 +86,7 @@ __all__ = [
     "density_std",
     "density_table",
     "describe_blocks",
+    "describe_mixing",
     "edge_shares",
     "effective_blocks",
     "effective_number",

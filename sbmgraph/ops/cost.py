@@ -83,10 +83,10 @@ class Device(NamedTuple):
 
 
 CPU = Device(
-    fastrg=Part(edge=20.7, edge_block=0.0544, node=146, node_block=1.96, call=1.58e6),
+    fastrg=Part(edge=23.0, edge_block=0.0544, node=146, node_block=1.96, call=1.58e6),
     dense=Part(pair=0.644, pair_block=0.0152, call=1.11e6),
     listing=Part(edge=1.79, pair=0.0882, call=2.46e5),
-    edges=Part(edge_block=0.12, edge_channel=0.62, node_block=8.62, call=3.42e6),
+    edges=Part(edge_block=0.09, edge_channel=0.62, node_block=8.62, call=3.42e6),
     tiles=Part(pair_block=0.0307, pair_channel=0.176, node_block=4.68, call=3.95e6),
 )
 """Fitted on two threads of an AVX2 machine."""

@@ -92,13 +92,13 @@ def sample(
     if generator is not None and not isinstance(generator, torch.Generator):
         raise ValueError(f"'generator' must be a torch.Generator, got {describe(generator)}")
     with torch.no_grad():
-        size = _size(sbm, exploration, channels)
-        algorithm, layout = _choose(sbm, size, algorithm, layout, dtype or sbm.affinity.dtype)
+        size = size_of(sbm, exploration, channels)
+        algorithm, layout = choose(sbm, size, algorithm, layout, dtype or sbm.affinity.dtype)
         memory.check_memory(layout, size.edges, size.pairs, sbm.device)
         return _draw(sbm, law, algorithm, layout, exploration, draw_seed(generator))
 
 
-def _size(sbm: SBM, exploration: float, channels: int) -> Size:
+def size_of(sbm: SBM, exploration: float, channels: int) -> Size:
     """The work that a model is expected to be. The host waits for the device, here and, for one
     graph, nowhere else."""
     queries, keys = sbm.nodes.sizes
@@ -112,7 +112,7 @@ def _size(sbm: SBM, exploration: float, channels: int) -> Size:
     )
 
 
-def _choose(
+def choose(
     sbm: SBM, size: Size, algorithm: str, layout: str, dtype: torch.dtype
 ) -> tuple[str, str]:
     """The algorithm and the layout that run."""

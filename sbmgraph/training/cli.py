@@ -20,7 +20,7 @@ from rich.table import Table
 
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.faults import naming_full_disk
-from sbmgraph.training.pictures import draw_density, draw_graph
+from sbmgraph.training.pictures import describe_structure, draw_density, draw_graph
 from sbmgraph.training.run import load_weights
 from sbmgraph.training.summary import summarize
 from sbmgraph.training.task_cli import TaskCLI
@@ -193,6 +193,9 @@ def print_results(results: list[dict[str, Any]]) -> None:
             f"{result['seconds'] / 60:.1f} min",
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for result in results:
+        if result.get("structure"):
+            print(f"{result['model']}, seed {result['seed']}: {result['structure']}")
     print("\n".join(result["folder"] for result in results))
 
 
@@ -244,6 +247,7 @@ def _fit_locked(cli: TaskCLI, command: str) -> dict[str, Any]:
         command=command,
     )
     if trainer.is_global_zero:
+        result["structure"] = describe_structure(cli.model, cli.datamodule)
         run.write_summary(result)
         draw_density(run)
         draw_graph(cli.model, cli.datamodule, run)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sbmgraph.data import Sequence
 from sbmgraph.data.listops import VOCABULARY
+from sbmgraph.data.listops_text import CLOSE
 
 PICTURE_TASKS = ("image", "pathfinder32")
 BYTE_TASKS = ("text", "retrieval")
@@ -24,6 +25,26 @@ def decoder(task: str) -> Callable[[int], str]:
     if task in BYTE_TASKS:
         return lambda token: chr(token - 1) if token else ""
     return str
+
+
+def token_kind(task: str) -> Callable[[int], str] | None:
+    """The kind of a task's token numbers, in a word that a sentence can use; :obj:`None` where
+    tokens have no kinds (duplicates)."""
+    if task == "listops":
+        return lambda token: "digits" if token <= 10 else "']'" if token == CLOSE else "operators"
+    if task in BYTE_TASKS:
+        return lambda token: _byte_kind(chr(token - 1)) if token else "padding"
+    if task == "image":
+        return lambda token: ("dark", "grey", "bright")[min(token // 86, 2)]
+    if task == "pathfinder32":
+        return lambda token: "strokes" if token else "background"
+    return None
+
+
+def _byte_kind(text: str) -> str:
+    if text.isalpha():
+        return "letters"
+    return "spaces" if text.isspace() else "digits" if text.isdigit() else "punctuation"
 
 
 def class_names(task: str) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""The two pictures of a run folder."""
+"""The two pictures of a run folder, and what its heads look at in a sentence."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from sbmgraph.analysis import describe_mixing
 from sbmgraph.data import SequenceBatch, collate
 from sbmgraph.files import write_atomically
 from sbmgraph.record import LayerSample, record
 from sbmgraph.run import Run
 from sbmgraph.training.data import SequenceDataModule
+from sbmgraph.training.inputs import token_kind
 from sbmgraph.training.module import SequenceClassifier
 from sbmgraph.viz.adjacency import plot_sampled
 
@@ -59,6 +61,36 @@ def draw_graph(model: SequenceClassifier, data: SequenceDataModule, run: Run) ->
     plot_sampled(sample.graph, sample.sbm, head=head, ax=ax)
     figure.suptitle(f"{sample.name}, head {head}", fontsize="small")
     _save(figure, run.graph_picture)
+
+
+@torch.no_grad()
+def describe_structure(
+    model: SequenceClassifier, data: SequenceDataModule, limit: int = 100
+) -> str | None:
+    """What the clearest head attends to on the first test items, by kinds of tokens
+    (:func:`~sbmgraph.analysis.describe_mixing`).
+
+    Args:
+        model: The model; it is evaluated on the CPU.
+        data: Its data.
+        limit: How many test items.
+
+    Returns:
+        A sentence; :obj:`None` without heads that sample, or where tokens have no kinds.
+    """
+    kind = token_kind(data.task)
+    if kind is None:
+        return None
+    dataset = data.datasets["test"]
+    batch = collate([dataset[item] for item in range(min(limit, len(dataset)))])
+    batch = data.on_after_batch_transfer(batch)
+    model.cpu().eval()
+    with torch.random.fork_rng(devices=[]), record(model.model) as runs:
+        torch.manual_seed(0)
+        model(batch)
+    if not len(runs):
+        return None
+    return describe_mixing(runs, [kind(token) for token in batch.tokens.tolist()])
 
 
 def draw_input(

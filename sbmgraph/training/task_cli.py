@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ PRESETS = Path(__file__).with_name("configs")
 
 LANGUAGE_TASKS = ("masked_text", "glue")
 """Tasks with a command of their own."""
+
+OPTIONS = "--model.options."
+"""How an argument begins that sets one option of a model."""
 
 IMPORTABLE = ["lightning", "sbmgraph"]
 """Packages that a configuration's class paths may name."""
@@ -56,6 +60,49 @@ class PlainParser(LightningArgumentParser):
             f"presets (--config): {', '.join(presets(self.tasks))}",
         ]
         return text + "\n\n" + "\n".join(lines) + "\n"
+
+
+def split_options(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes ``--model.options.MODEL.KEY VALUE`` out of the arguments: jsonargparse would replace
+    all of a model's options, the configuration's too, by the one that was given last.
+
+    Returns:
+        The other arguments, and the options as nested mappings.
+
+    Raises:
+        ValueError: If an option has no value, or one that is not YAML.
+    """
+    rest: list[str] = []
+    options: dict[str, Any] = {}
+    remaining = iter(args)
+    for argument in remaining:
+        name, equals, value = argument.partition("=")
+        model, _, key = name.removeprefix(OPTIONS).partition(".")
+        if not (name.startswith(OPTIONS) and key):
+            rest.append(argument)
+            continue
+        given = value if equals else next(remaining, None)
+        if given is None:
+            raise ValueError(f"{name}: expected a value, got none")
+        try:
+            parsed = yaml.safe_load(given)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{name}: expected a value in YAML, got {given!r}: {error}") from None
+        nested: Any = parsed
+        for part in reversed([model, *key.split(".")]):
+            nested = {part: nested}
+        options = merge(options, nested)
+    return rest, options
+
+
+def merge(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings with the values of ``other`` in the place of those of ``base``."""
+    merged = dict(base)
+    for key, value in other.items():
+        inner = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        merged[key] = merge(inner, value) if both else value
+    return merged
 
 
 class TaskCLI(LightningCLI):
@@ -137,7 +184,11 @@ class TaskCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses ``args``; jsonargparse ends the program with exit code 2 on any error."""
+        args, options = split_options(args)
         self.config = parser.parse_args(args)
+        if options:
+            merged = json.dumps(merge(self.config.model.options or {}, options))
+            self.config = parser.parse_args([*args, "--model.options", merged])
         # A run's data are found again from wherever its folder is opened.
         self.config.data.root = str(Path(self.config.data.root).resolve())
 

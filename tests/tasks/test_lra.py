@@ -219,6 +219,39 @@ def run_script(tmp_path, root, name, *flags):
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
+@pytest.mark.parametrize("equals", [False, True])
+def test_options_of_a_model_add_to_those_of_the_configuration(equals):
+    """jsonargparse kept the last of them only."""
+    from sbmgraph.training.cli import TaskCLI
+
+    given = {
+        "sbm.membership": "softmax",
+        "sbm.init_density": "0.3",
+        "sbm.shared_membership": "false",
+        "linformer.projected_length": "16",
+    }
+    pairs = [(f"--model.options.{key}", value) for key, value in given.items()]
+    flags = ["=".join(pair) for pair in pairs] if equals else [x for pair in pairs for x in pair]
+    options = TaskCLI(["--config", "listops_quick", *flags], build=False).config.model.options
+    plain = TaskCLI(["--config", "listops_quick"], build=False).config.model.options
+    assert plain["sbm"]["num_clusters"]
+    added = {"membership": "softmax", "init_density": 0.3, "shared_membership": False}
+    assert options["sbm"] == {**plain["sbm"], **added}
+    assert options["linformer"] == {"projected_length": 16}
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--model.options.sbm.num_clusters"], "num_clusters: expected a value, got none"),
+        (["--model.options.sbm.law", "[x"], "sbm.law: expected a value in YAML, got '[x'"),
+    ],
+)
+def test_options_without_a_readable_value(arguments, flags, message, capsys):
+    assert main(["fit", *arguments, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_doubled_batch(tmp_path, root):
     full = ("--model.name", "full")
