@@ -225,7 +225,7 @@ def edge_attention(batch: Batch) -> None:
     query, key, value, grad = (x.flatten(0, 1) for x in batch.vertices(4))
     csr, options = batch.csr(), batch.options()
     results = gpu.forward(query, key, value, csr, None, options)
-    csc = CSC(*transpose.transpose(csr.rowptr, csr.col, csr.heads, batch.nodes))
+    csc = CSC(*transpose.transpose(csr.rowptr, csr.col, heads=csr.heads, num_keys=batch.nodes))
     inputs = Inputs(query, key, value, csr, csc, factors=batch.factors())
     needs = Needs(True, True, True, bias=False, rate=True, member=True)
     gpu_backward.backward(grad, inputs, results, options, needs)
@@ -236,7 +236,7 @@ def bits(batch: Batch) -> None:
     from sbmgraph.kernels.bits import gpu
 
     csr, empty, rows = batch.csr(), batch.bits(), batch.nodes * batch.heads
-    gpu.to_csr(empty, rows)
+    gpu.to_csr(empty, rows=rows)
     gpu.from_csr(csr.rowptr, csr.col, empty)
 
 

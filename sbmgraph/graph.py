@@ -224,7 +224,7 @@ class SampledGraph:
         if self._csr is not None:
             return self._csr.rowptr.diff()
         assert self._bits is not None
-        return bitmaps.degrees(self._bits, self.nodes.num_vertices)
+        return bitmaps.degrees(self._bits, rows=self.nodes.num_vertices)
 
     def density(self) -> Tensor:
         """The fraction of possible edges that are present, float64 of shape
@@ -240,7 +240,7 @@ class SampledGraph:
         if self._csr is None:
             assert self._bits is not None
             with torch.inference_mode(False), torch.no_grad():
-                rowptr, col = bitmaps.bits_to_csr(self._bits, self.nodes.num_vertices)
+                rowptr, col = bitmaps.bits_to_csr(self._bits, rows=self.nodes.num_vertices)
             self._csr = CSR(rowptr, col, self.query_ptr, self.key_ptr, self.heads)
         return self._csr
 
@@ -249,12 +249,12 @@ class SampledGraph:
         """The edges as one bit a pair; computed once and kept."""
         if self._bits is None:
             with torch.inference_mode(False), torch.no_grad():
-                self._bits = bitmaps.csr_to_bits(*self._csr)  # type: ignore[misc]
+                self._bits = bitmaps.csr_to_bits(*self.csr[:4], heads=self.heads)
         return self._bits
 
     @kept
     def _csc(self) -> CSC:
-        return CSC(*transpose(self.rowptr, self.col, self.heads, self.num_keys))
+        return CSC(*transpose(self.rowptr, self.col, heads=self.heads, num_keys=self.num_keys))
 
     def csc(self) -> CSC:
         """The edges grouped by key vertex; computed once and kept."""

@@ -11,7 +11,7 @@ ROOT = Path(sbmgraph.__file__).parent
 
 ORDER = [
     {"version", "files"},
-    {"checks"},
+    {"checks", "run"},
     {"kernels"},
     {"nodes", "products"},
     {"sbm", "graph"},

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,11 +23,11 @@ from matplotlib.figure import Figure
 
 from sbmgraph.checks import check_choice, check_range
 from sbmgraph.data import GLUE_TASKS
-from sbmgraph.files import write_atomically
+from sbmgraph.files import write_atomically, write_json
 from sbmgraph.hf.finetuning import EncoderFinetuneCLI
+from sbmgraph.run import Run
 from sbmgraph.training.cli import be_quiet, command_of, told
 from sbmgraph.training.language_cli import finetune_one, task_arguments
-from sbmgraph.training.summary import write_json
 from sbmgraph.training.task_cli import PRESETS, plain
 
 CONFIG = PRESETS / "sparsify.yaml"
@@ -84,9 +83,7 @@ def sparsify(known: Any, others: list[str], command: str) -> None:
     for seed in known.seeds:
         for target in (None, *known.targets):
             variant = "full" if target is None else f"target{target:g}"
-            if (
-                place / variant / known.task / model_of(target) / f"seed{seed}/summary.json"
-            ).exists():
+            if Run.at(place / variant / known.task, model_of(target), seed).is_finished:
                 continue
             arguments = ["--config", str(CONFIG), f"--model.encoder={encoder}", "--compare=[]"]
             arguments += [f"--data.options.tokenizer={encoder}", f"--runs={place}"]
@@ -111,9 +108,9 @@ def gather(place: Path) -> None:
         ValueError: If there is none.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(place.glob("*/*/*/seed*/summary.json")):
-        variant = path.relative_to(place).parts[0]
-        rows.setdefault(variant, []).append(json.loads(path.read_text()))
+    for run in Run.below(place):
+        variant = run.path.relative_to(place).parts[0]
+        rows.setdefault(variant, []).append(run.summary())
     if not rows:
         raise ValueError(f"{place}: expected finished runs, found none")
     order = sorted(rows, key=lambda variant: -(_target(variant) or 1.0))

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sbmgraph.data.reading import bad_file, open_file, refusing
+from sbmgraph.data.reading import UnexpectedError, bad_file, open_file, refusing
 
 _WHAT = "a complete .tar.gz archive"
 _LARGEST_ARCHIVE = 1 << 31
@@ -79,7 +79,9 @@ class _Bounded(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:  # type: ignore[override]
         if not 0 <= size <= self._largest:
-            raise ValueError(f"a header or file of {size:,} bytes is too large")
+            raise UnexpectedError(
+                f"expected at most {self._largest:,} bytes of a header or file, got {size:,}"
+            )
         self._check(self._stream.tell() + size)
         return self._stream.read(size)
 
@@ -93,4 +95,4 @@ class _Bounded(io.RawIOBase):
 
     def _check(self, end: int) -> None:
         if end > _LARGEST_ARCHIVE:
-            raise ValueError(f"it unpacks to more than {_LARGEST_ARCHIVE:,} bytes")
+            raise UnexpectedError(f"expected at most {_LARGEST_ARCHIVE:,} bytes unpacked, got more")

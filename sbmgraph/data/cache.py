@@ -1,15 +1,14 @@
 """Prepared data on disk: written once, whole or not at all, and opened as memory maps.
 
 A data set lives in ``<root>/<task>-<fingerprint>/``, the fingerprint being that of everything that
-determines its content. It is written into a temporary sibling folder, which is renamed once it is
-complete; whatever kills the preparation leaves nothing that can be taken for a data set.
+determines its content. Whatever kills the preparation leaves nothing that can be taken for a data
+set (:func:`sbmgraph.files.making_folder`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,8 +18,8 @@ import numpy as np
 
 from sbmgraph.data.reading import bad_file, read_file
 from sbmgraph.data.sequence import SequenceDataset
-from sbmgraph.data.temporary import abandoned, own_path
-from sbmgraph.data.writer import INTEGER, PARTS, SplitWriter, writing
+from sbmgraph.data.writer import INTEGER, PARTS, PREPARED, SplitWriter
+from sbmgraph.files import abandoned, making_folder, writing
 
 FORMAT = 2
 SPLITS = ("train", "val", "test")
@@ -158,44 +157,14 @@ def _verify(path: Path, expected: str) -> None:
 
 
 def _build(folder: Path, recipe: dict[str, Any], build: Build) -> None:
-    with writing(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = own_path(folder, ".tmp")
-        temporary.mkdir()
-    writers: dict[str, SplitWriter] = {}
+    with making_folder(folder, PREPARED) as temporary:
+        writers: dict[str, SplitWriter] = {}
 
-    def open_split(split: str) -> SplitWriter:
-        writers[split] = SplitWriter(temporary, split, recipe["dtype"], **recipe["info"])
-        return writers[split]
+        def open_split(split: str) -> SplitWriter:
+            writers[split] = SplitWriter(temporary, split, recipe["dtype"], **recipe["info"])
+            return writers[split]
 
-    try:
         build(open_split)
         manifest = {**recipe, "splits": {name: writers[name].summary for name in SPLITS}}
-        with writing(folder.parent):
+        with writing(folder.parent, PREPARED):
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            _rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _rename(temporary: Path, folder: Path) -> None:
-    for path in temporary.iterdir():
-        _to_disk(path)
-    _to_disk(temporary)
-    try:
-        os.rename(temporary, folder)
-    except OSError:
-        if not folder.exists():
-            raise
-    _to_disk(folder.parent)
-
-
-def _to_disk(path: Path) -> None:
-    """Waits until a file, or the names in a folder, outlast a power failure."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

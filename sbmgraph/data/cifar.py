@@ -8,11 +8,12 @@ those calls down instead of making them, and takes the array's shape, dtype and 
 from __future__ import annotations
 
 import pickletools
+import reprlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sbmgraph.data.reading import bad_file, refusing
+from sbmgraph.data.reading import UnexpectedError, bad_file, refusing
 
 PIXELS = 1024
 #: A batch of 10,000 images has 31,035,704 bytes.
@@ -61,32 +62,35 @@ def read_batch(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     """
     with refusing(where, "a batch of CIFAR-10 images"):
         batch = _read_pickle(content)
-        if not isinstance(batch, dict):
-            raise ValueError("it holds no mapping")
-        absent = [name for name in ("data", "labels") if name not in batch]
+        absent = [name for name in ("data", "labels") if name not in _of_type(batch, dict)]
         if absent:
-            raise ValueError(f"it has no {absent[0]!r}")
+            raise UnexpectedError(f"expected 'data' and 'labels' in it, got no {absent[0]!r}")
         pixels, labels = _array(batch["data"]), batch["labels"]
-        if not isinstance(labels, list) or len(labels) != len(pixels):
-            raise ValueError(f"it has no list of {len(pixels)} labels")
+        if len(_of_type(labels, list)) != len(pixels):
+            raise UnexpectedError(f"expected {len(pixels)} labels, one an image, got {len(labels)}")
     for number, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < NUM_CLASSES:
             raise bad_file(
-                where, f"expected labels from 0 to {NUM_CLASSES - 1}, got another at image {number}"
+                f"{where}, image {number}",
+                f"expected a label from 0 to {NUM_CLASSES - 1}, got {reprlib.repr(label)}",
             )
     return pixels, np.array(labels, dtype=np.int64)
 
 
 def _array(call: Any) -> np.ndarray:
     if not isinstance(call, _Call) or call.function.name not in _RECONSTRUCT:
-        raise ValueError("'data' is no array")
+        raise UnexpectedError(f"expected 'data' to be an array, got {_kind(call)}")
     _, shape, dtype, by_column, data = call.state
     data = _bytes(data)
     expected = (len(data) // (3 * PIXELS), 3 * PIXELS)
     if dtype.function.name != "numpy dtype" or _text(dtype.arguments[0]) != "u1":
-        raise ValueError("'data' is no array of uint8")
+        raise UnexpectedError(f"expected 'data' of uint8, got {reprlib.repr(dtype.arguments)}")
     if shape != expected or by_column or len(data) != expected[0] * expected[1]:
-        raise ValueError(f"'data' is not of shape [images, {3 * PIXELS}]")
+        order = "column by column" if by_column else "row by row"
+        raise UnexpectedError(
+            f"expected 'data' of shape [images, {3 * PIXELS}], row by row, got "
+            f"{reprlib.repr(shape)}, {order}, in {len(data):,} bytes"
+        )
     return np.frombuffer(data, dtype=np.uint8).reshape(expected)
 
 
@@ -135,8 +139,8 @@ def _read_pickle(content: bytes) -> Any:
         elif name == "STOP":
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):
-            raise ValueError(f"{name} is not allowed in an array file")
-    raise ValueError("it has no end")
+            raise UnexpectedError(f"expected values, lists, mappings and an array, got {name}")
+    raise UnexpectedError("expected the end of a pickle, got none")
 
 
 def _above_mark(stack: list[Any]) -> list[Any]:
@@ -144,7 +148,7 @@ def _above_mark(stack: list[Any]) -> list[Any]:
     while stack[place] is not _MARK:
         place -= 1
         if place < 0:
-            raise ValueError("it lacks a mark")
+            raise UnexpectedError("expected a mark before its items, got none")
     items = stack[place + 1 :]
     del stack[place:]
     return items
@@ -152,7 +156,7 @@ def _above_mark(stack: list[Any]) -> list[Any]:
 
 def _global(name: str) -> _Global:
     if name not in _ALLOWED:
-        raise ValueError(f"{name.replace(' ', '.')!r} is not allowed in an array file")
+        raise UnexpectedError(f"expected no call but those of an array, got {reprlib.repr(name)}")
     return _Global(name)
 
 
@@ -173,5 +177,9 @@ def _text(value: Any) -> str:
 
 def _of_type(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"it has a {type(value).__name__} in the place of a {kind.__name__}")
+        raise UnexpectedError(f"expected a {kind.__name__.strip('_')}, got a {_kind(value)}")
     return value
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__.strip("_")

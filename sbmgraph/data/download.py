@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from sbmgraph.data.reading import bad_file, open_regular
-from sbmgraph.data.temporary import abandoned, own_path
+from sbmgraph.data.reading import bad_file
 from sbmgraph.data.transfer import complete
+from sbmgraph.files import open_regular, place, resuming
 
 MIRROR_VARIABLE = "SBMGRAPH_MIRROR"
 
@@ -109,23 +107,15 @@ def download(
     algorithm, _, digest = checksum.partition(":")
     if algorithm not in ("md5", "sha256") or not digest:
         raise ValueError(f"'checksum' must be 'md5:...' or 'sha256:...', got {checksum!r}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _own_part(path) as part:
-            reasons = []
-            for url in urls:
-                reason = complete(url, part, path.name, timeout, size)
-                if reason is None:
-                    reason = _place(part, path, checksum)
-                if reason is None:
-                    return
-                reasons.append(f"{url}: {reason}")
-    except OSError as error:
-        raise bad_file(
-            path.parent,
-            f"expected a folder with room for {path.name}, but could not write to it "
-            f"({error.strerror or error})",
-        ) from error
+    reasons = []
+    with resuming(path) as part:
+        for url in urls:
+            reason = complete(url, part, path.name, timeout, size)
+            if reason is None:
+                reason = _place(part, path, checksum)
+            if reason is None:
+                return
+            reasons.append(f"{url}: {reason}")
     raise bad_file(
         path,
         f"expected a file that can be downloaded, got nothing. {'; '.join(reasons)}. "
@@ -138,12 +128,11 @@ def _place(part: Path, path: Path, checksum: str) -> str | None:
     """Moves what was downloaded into its place, if it is right; the reason, if it is not."""
     with open_regular(part) as file:
         found = _checksum(file, checksum)
-        if found == checksum:
-            os.fsync(file.fileno())
-            os.replace(part, path)
-            return None
-        file.truncate(0)
-    return f"expected the checksum {checksum}, got {found} (removed)"
+        if found != checksum:
+            file.truncate(0)
+            return f"expected the checksum {checksum}, got {found} (removed)"
+    place(part, path)
+    return None
 
 
 def _checksum(file: BinaryIO, like: str) -> str:
@@ -153,35 +142,3 @@ def _checksum(file: BinaryIO, like: str) -> str:
     while block := file.read(1 << 20):
         digest.update(block)
     return f"{algorithm}:{digest.hexdigest()}"
-
-
-@contextlib.contextmanager
-def _own_part(path: Path) -> Iterator[Path]:
-    """A file of this call's own, beside ``path``, with what earlier downloads have left."""
-    part = own_path(path, ".part")
-    left = path.with_name(f"{path.name}.part")
-    if not any(_adopt(candidate, part) for candidate in [left, *abandoned(path, ".part")]):
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    try:
-        yield part
-    finally:
-        with contextlib.suppress(OSError):
-            if part.stat().st_size:
-                os.replace(part, left)
-            part.unlink(missing_ok=True)
-
-
-def _adopt(left: Path, part: Path) -> bool:
-    """Takes over a partial file, unless another process is quicker or it is no plain file."""
-    try:
-        if not stat.S_ISREG(left.lstat().st_mode):
-            return False
-        os.rename(left, part)
-    except FileNotFoundError:
-        return False
-    try:
-        open_regular(part).close()
-    except OSError:
-        part.unlink()
-        return False
-    return True

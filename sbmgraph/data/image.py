@@ -19,7 +19,7 @@ from sbmgraph.data.archive import archive_files
 from sbmgraph.data.cache import load_or_build
 from sbmgraph.data.cifar import LARGEST_BATCH, NUM_CLASSES, PIXELS, read_batch
 from sbmgraph.data.download import CIFAR10, check_published, fetch
-from sbmgraph.data.reading import bad_file, read_file, refusing
+from sbmgraph.data.reading import UnexpectedError, bad_file, read_file, refusing
 from sbmgraph.data.release import missing, signature, take
 from sbmgraph.data.sequence import SequenceDataset
 
@@ -178,7 +178,7 @@ def _batch(content: bytes, path: Path, name: str) -> Images:
 
 
 def _read_gray(path: Path, seed: int) -> tuple[Images, Images]:
-    with refusing(path, "train_x, train_y, test_x and test_y"), zipfile.ZipFile(path) as file:
+    with refusing(path, "the arrays " + ", ".join(_ARRAYS)), zipfile.ZipFile(path) as file:
         arrays = {name: _read_array(file, name) for name in _ARRAYS}
     splits = []
     for split in ("train", "test"):
@@ -202,14 +202,23 @@ def _read_array(file: zipfile.ZipFile, name: str) -> np.ndarray:
     with file.open(f"{name}.npy") as array:
         version = np.lib.format.read_magic(array)
         if version != (1, 0):
-            raise ValueError(f"{name} is in an unknown format {version}")
+            raise UnexpectedError(f"expected {name} in format (1, 0) of NumPy, got {version}")
         shape, by_column, dtype = np.lib.format.read_array_header_1_0(array)
         if dtype.kind not in "iu" or by_column or not shape:
-            raise ValueError(f"{name} is no array of integers, row by row")
+            order = "column by column" if by_column else "row by row"
+            raise UnexpectedError(
+                f"expected {name} to be an array of integers, row by row, got {dtype} "
+                f"{list(shape)}, {order}"
+            )
         size = math.prod(shape) * dtype.itemsize
         if not 0 <= size <= _LARGEST_ARRAY:
-            raise ValueError(f"{name} is larger than {_LARGEST_ARRAY:,} bytes")
+            raise UnexpectedError(
+                f"expected {name} to have at most {_LARGEST_ARRAY:,} bytes, got more"
+            )
         data = array.read(size)
         if len(data) != size or array.read(1):
-            raise ValueError(f"{name} is not as long as its shape says")
+            raise UnexpectedError(
+                f"expected {size:,} bytes of {name}, as its shape says, got "
+                f"{'more' if len(data) == size else format(len(data), ',')}"
+            )
     return np.frombuffer(data, dtype).reshape(shape)

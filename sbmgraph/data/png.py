@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sbmgraph.data.reading import bad_file, read_file, refusing
+from sbmgraph.data.reading import UnexpectedError, bad_file, read_file, refusing
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LARGEST = 1 << 20
@@ -43,7 +43,7 @@ def read_png(path: Path, height: int, width: int, place: str) -> np.ndarray | No
             raise bad_file(path, f"expected {what}, got {size[0]} x {size[1]}")
         with refusing(path, what), Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.size != size:
-                raise ValueError(f"its header is contradicted by a size of {image.size}")
+                raise UnexpectedError(f"expected {what} as its header says, got {image.size}")
             return np.array(image.convert("L"))
     except ValueError as error:
         raise ValueError(f"{error} ({place})") from error
@@ -52,7 +52,7 @@ def read_png(path: Path, height: int, width: int, place: str) -> np.ndarray | No
 def _size(content: bytes) -> tuple[int, int]:
     """Width and height of a PNG file whose pieces are whole and in their order."""
     if not content.startswith(_SIGNATURE):
-        raise ValueError("it does not begin like PNG")
+        raise UnexpectedError(f"expected a PNG picture by its signature, got {content[:8]!r}")
     kinds: list[bytes] = []
     at = len(_SIGNATURE)
     while not kinds or kinds[-1] != b"IEND":
@@ -60,12 +60,12 @@ def _size(content: bytes) -> tuple[int, int]:
         end = at + 8 + length
         (checksum,) = struct.unpack_from(">I", content, end)
         if zlib.crc32(content[at + 4 : end]) != checksum:
-            raise ValueError(f"piece {kind!r} is damaged")
+            raise UnexpectedError(f"expected a whole piece {kind!r}, got another checksum")
         kinds.append(kind)
         at = end + 4
     if kinds[0] != b"IHDR" or kinds.count(b"IHDR") != 1 or at != len(content):
-        raise ValueError("its pieces are out of order")
+        raise UnexpectedError("expected one IHDR, first, and the end after IEND, got other pieces")
     width, height, depth = struct.unpack_from(">IIB", content, len(_SIGNATURE) + 8)
     if depth > 8:
-        raise ValueError(f"it has {depth} bits a channel")
+        raise UnexpectedError(f"expected at most 8 bits a channel, got {depth}")
     return width, height

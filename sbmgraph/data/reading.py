@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,10 @@ def bad_file(path: str | Path, reason: str, line: int | None = None) -> ValueErr
     return ValueError(f"{place}: {reason}")
 
 
+class UnexpectedError(ValueError):
+    """``"expected ..., got ..."`` of something within a file, which :func:`refusing` names."""
+
+
 @contextlib.contextmanager
 def refusing(path: str | Path, what: str) -> Iterator[None]:
     """Turns whatever a parser raises on damaged content into an error that names the file.
@@ -34,13 +37,16 @@ def refusing(path: str | Path, what: str) -> Iterator[None]:
         what: What was expected, e.g. ``"a complete .tar.gz archive"``.
 
     Raises:
-        ValueError: ``"path: expected ..., but reading it failed (...)"``.
+        ValueError: ``"path: expected ..., got none that can be read (...)"``, or
+            ``"path: expected ..., got ..."`` with the words of an :class:`UnexpectedError`.
     """
     try:
         yield
+    except UnexpectedError as error:
+        raise bad_file(path, str(error)) from error
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise bad_file(path, f"expected {what}, but reading it failed ({reason})") from error
+        raise bad_file(path, f"expected {what}, got none that can be read ({reason})") from error
 
 
 def open_file(path: Path, what: str) -> BinaryIO:
@@ -79,18 +85,3 @@ def read_file(path: Path, largest: int, what: str) -> bytes:
     if len(content) > largest:
         raise bad_file(path, f"expected {what} of at most {largest:,} bytes, got a larger one")
     return content
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Opens a file of one's own to read and append, and follows no link.
-
-    Raises:
-        OSError: If it is a link, has several names, or is no regular file.
-    """
-    flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-        os.close(handle)
-        raise OSError(f"{path} is no regular file of one name")
-    return os.fdopen(handle, "rb+")

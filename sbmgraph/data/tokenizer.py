@@ -149,7 +149,9 @@ def load_tokenizer(path: str | Path) -> TextTokenizer:
     except ValueError:
         raise
     except Exception as error:  # the package raises bare Exceptions
-        raise ValueError(f"{path}: expected a tokenizer, but reading it failed ({error})") from None
+        raise ValueError(
+            f"{path}: expected a tokenizer, got none that can be read ({error})"
+        ) from None
     raise FileNotFoundError(
         f"{path}: expected a tokenizer.json, or a folder with one, with vocab.json and merges.txt, "
         "or with vocab.txt, found none"

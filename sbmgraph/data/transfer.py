@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from sbmgraph.data.reading import open_regular
+from sbmgraph.files import open_regular
 
 BLOCK = 1 << 16
 IDLE_ATTEMPTS = 5

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sbmgraph.data.reading import bad_file
+from sbmgraph.files import writing
 
 #: Offsets and labels on disk.
 INTEGER = np.dtype("<i8")
 PARTS = ("tokens", "ptr", "labels")
 
 
-@contextlib.contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """Turns what the system raises on writing below ``root`` into one clear error.
-
-    Raises:
-        ValueError: Naming the folder and the reason.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise bad_file(
-            root,
-            "expected a folder with room for the prepared data, but could not write to it "
-            f"({error.strerror or error}). Free some space, or name another folder.",
-        ) from error
+PREPARED = "the prepared data"
+"""What a folder lacks room for, in messages."""
 
 
 class SplitWriter:
@@ -51,7 +38,7 @@ class SplitWriter:
         self._hash = hashlib.sha256()
         self._ptr = [0]
         self._labels: list[int] = []
-        with writing(folder.parent):
+        with writing(folder.parent, PREPARED):
             self._tokens = open(self._path("tokens"), "wb")  # noqa: SIM115 - closed by __exit__
 
     def __enter__(self) -> SplitWriter:
@@ -62,7 +49,7 @@ class SplitWriter:
             with contextlib.suppress(OSError):
                 self._tokens.close()
             return
-        with writing(self.folder.parent):
+        with writing(self.folder.parent, PREPARED):
             self._tokens.close()
             self._finish()
 
@@ -89,7 +76,7 @@ class SplitWriter:
             )
         for tokens in documents:
             self._check(tokens, source)
-        with writing(self.folder.parent):
+        with writing(self.folder.parent, PREPARED):
             for tokens in documents:
                 data = np.ascontiguousarray(tokens, dtype=self.dtype).tobytes()
                 self._tokens.write(data)

@@ -1,5 +1,6 @@
 """Lightning modules that train any model on any task, and the folder that a run leaves."""
 
+from sbmgraph.run import Run
 from sbmgraph.training.data import Rounds, SequenceDataModule
 from sbmgraph.training.density_control import DensityConfig, DensityControl
 from sbmgraph.training.export import export_model, load_model
@@ -10,6 +11,7 @@ __all__ = [
     "DensityConfig",
     "DensityControl",
     "Rounds",
+    "Run",
     "SequenceClassifier",
     "SequenceDataModule",
     "densities",

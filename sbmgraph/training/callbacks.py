@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from sbmgraph.training.checkpoints import BEST, LAST
+from sbmgraph.run import Run
 from sbmgraph.training.metrics import KeepMetrics, MetricsFile
 
 
@@ -59,7 +58,7 @@ class RunProgress(TQDMProgressBar):
 
 
 def run_callbacks(
-    folder: Path,
+    folder: str | os.PathLike[str],
     metrics: MetricsFile,
     max_time: str | dict[str, int] | timedelta | None = None,
     monitor: str = "val/accuracy",
@@ -67,20 +66,21 @@ def run_callbacks(
     """What every run needs: best (by ``monitor``, the larger the better) and last checkpoint, the
     metrics' place, and the time spent, which ends training at ``max_time`` (a run's parts count
     together; as in Lightning)."""
+    run = Run(folder)
     common: dict[str, Any] = {
-        "dirpath": folder / "checkpoints",
+        "dirpath": run.checkpoint_folder,
         "auto_insert_metric_name": False,
         "enable_version_counter": False,
     }
     best = ModelCheckpoint(
-        filename=BEST.removesuffix(".ckpt"),
+        filename=run.best.stem,
         monitor=monitor,
         mode="max",
         save_on_train_epoch_end=False,
         **common,
     )
     last = ModelCheckpoint(
-        filename=LAST.removesuffix(".ckpt"),
+        filename=run.last.stem,
         every_n_epochs=1,
         save_on_train_epoch_end=True,
         **common,
@@ -88,15 +88,16 @@ def run_callbacks(
     return [Timer(max_time), TrimMemory(), KeepMetrics(metrics), best, last]
 
 
-def run_loggers(folder: Path, first_step: int | None = None) -> list[Logger]:
+def run_loggers(folder: str | os.PathLike[str], first_step: int | None = None) -> list[Logger]:
     """``metrics.csv`` and TensorBoard.
 
     Args:
-        folder: The run folder.
+        folder: The run's folder.
         first_step: The step that a resumed run goes on with: TensorBoard forgets what an earlier
             part logged of it and later ones.
     """
+    run = Run(folder)
     tensorboard = TensorBoardLogger(
-        folder, name="tensorboard", version="", purge_step=first_step or None
+        run.path, name=run.tensorboard_folder.name, version="", purge_step=first_step or None
     )
-    return [MetricsFile(folder), tensorboard]
+    return [MetricsFile(run), tensorboard]

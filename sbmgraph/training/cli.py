@@ -18,14 +18,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 
-from sbmgraph.files import write_atomically
-from sbmgraph.training.checkpoints import BEST, best_checkpoint, newest_checkpoint
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.faults import naming_full_disk
-from sbmgraph.training.lock import lock_run
 from sbmgraph.training.pictures import describe_structure, draw_density, draw_graph
 from sbmgraph.training.run import load_weights
-from sbmgraph.training.summary import summarize, write_json
+from sbmgraph.training.summary import summarize
 from sbmgraph.training.task_cli import TaskCLI
 from sbmgraph.training.using import compare, density, predict
 
@@ -163,9 +160,9 @@ def evaluate(argv: list[str], program: str) -> None:
         cli = TaskCLI(argv[1:], seed, model)
         path = cli.config.ckpt_path
         if path in (None, "best"):
-            path = best_checkpoint(cli.folder)
+            path = cli.run.best_checkpoint()
         elif path == "last":
-            path = newest_checkpoint(cli.folder)
+            path = cli.run.newest_checkpoint()
         load_weights(cli.model, Path(path))
         cli.trainer.loggers = []
         method = cli.trainer.test if argv[0] == "test" else cli.trainer.validate
@@ -224,38 +221,36 @@ def _fit_one(
     parsed = kind(args, seed, model, build=False)
     with contextlib.ExitStack() as stack:
         if _launched_first():
-            stack.enter_context(lock_run(parsed.folder))
+            stack.enter_context(parsed.run.lock())
             _check_folder(parsed)
-        stack.enter_context(naming_full_disk(parsed.folder))
+        stack.enter_context(naming_full_disk(parsed.run))
         return _fit_locked(kind(args, seed, model), command)
 
 
 def _fit_locked(cli: TaskCLI, command: str) -> dict[str, Any]:
-    folder, trainer = cli.folder, cli.trainer
+    run, trainer = cli.run, cli.trainer
     checkpoint = cli.starting_point()
     if trainer.is_global_zero:
         if checkpoint is None:
-            for older in (folder / "checkpoints").glob("*.ckpt"):
-                older.unlink()
-        write_atomically(folder / "config.yaml", cli.parser.dump(cli.config))
+            run.remove_checkpoints()
+        run.write_config(cli.parser.dump(cli.config))
     trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
-    best = folder / "checkpoints" / BEST
-    if best.is_file():
-        load_weights(cli.model, best)
+    if run.best.is_file():
+        load_weights(cli.model, run.best)
     trainer.test(cli.model, cli.datamodule, verbose=False)
     result = summarize(
         trainer,
         cli.model,
         cli.datamodule,
         name=cli.config.name or cli.config.data.task,
-        folder=str(folder),
+        folder=str(run),
         command=command,
     )
     if trainer.is_global_zero:
         result["structure"] = describe_structure(cli.model, cli.datamodule)
-        write_json(folder / "summary.json", result)
-        draw_density(folder)
-        draw_graph(cli.model, cli.datamodule, folder)
+        run.write_summary(result)
+        draw_density(run)
+        draw_graph(cli.model, cli.datamodule, run)
     return result
 
 
@@ -263,10 +258,10 @@ def _check_folder(cli: TaskCLI) -> None:
     """Checks that a run may begin in its folder, or go on there."""
     if cli.starting_point() is not None or cli.config.overwrite or not _launched_first():
         return
-    older = sorted((cli.folder / "checkpoints").glob("*.ckpt"))
+    older = cli.run.checkpoints()
     if older:
         raise ValueError(
-            f"{cli.folder}: expected no earlier run, found {older[0].name}. Go on from it with "
+            f"{cli.run}: expected no earlier run, found {older[0].name}. Go on from it with "
             "'--ckpt_path last', replace it with '--overwrite true', or choose another '--name'"
         )
 

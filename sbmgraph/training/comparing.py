@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from sbmgraph.files import read_json
+from sbmgraph.run import Run
 
 
 def load_summaries(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
@@ -20,9 +20,7 @@ def load_summaries(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for folder in folders:
         summaries = [
-            summary
-            for path in sorted(Path(folder).rglob("summary.json"))
-            if isinstance(summary := read_json(path, "the JSON of a finished run"), dict)
+            summary for run in Run.below(folder) if isinstance(summary := run.summary(), dict)
         ]
         if not summaries:
             raise ValueError(f"{folder}: expected finished runs with a summary.json, found none")

@@ -6,18 +6,19 @@ import contextlib
 import errno
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
+
+from sbmgraph.run import Run
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextlib.contextmanager
-def naming_full_disk(folder: Path) -> Iterator[None]:
+def naming_full_disk(run: Run) -> Iterator[None]:
     """Turns what a full disk raises inside the block, in any library or thread, into one error.
 
     Args:
-        folder: The run folder.
+        run: The run.
 
     Raises:
         ValueError: If the disk filled up.
@@ -37,7 +38,7 @@ def naming_full_disk(folder: Path) -> Iterator[None]:
         if cause is None:
             raise
         raise ValueError(
-            f"{folder.resolve()}: expected a disk with room for the run, but it is full "
+            f"{run.path.resolve()}: expected a disk with room for the run, but it is full "
             f"({cause.strerror}). Free some space, then go on with '--ckpt_path last'"
         ) from error
     finally:

@@ -17,7 +17,8 @@ from rich.table import Table
 
 from sbmgraph.data import GLUE_TASKS
 from sbmgraph.data.prepare import options_of
-from sbmgraph.files import read_json, write_atomically
+from sbmgraph.files import read_json
+from sbmgraph.run import Run
 from sbmgraph.training.checking import check_models, check_name, check_seeds, check_trainer
 from sbmgraph.training.cli import (
     _check_folder,
@@ -31,11 +32,10 @@ from sbmgraph.training.cli import (
 )
 from sbmgraph.training.faults import naming_full_disk
 from sbmgraph.training.finetuning import GlueClassifier
-from sbmgraph.training.language_data import TOKENIZER, LanguageDataModule
-from sbmgraph.training.lock import lock_run
+from sbmgraph.training.language_data import LanguageDataModule
 from sbmgraph.training.pictures import draw_density
 from sbmgraph.training.pretraining import MaskedLanguageModel, find_checkpoint
-from sbmgraph.training.summary import summarize, write_json
+from sbmgraph.training.summary import summarize
 from sbmgraph.training.task_cli import TaskCLI
 
 USAGE = """usage: {program} COMMAND ...
@@ -100,12 +100,11 @@ class FinetuneCLI(LanguageCLI):
         )
 
     @property
-    def folder(self) -> Path:
-        """The run folder: a task's runs stand together."""
+    def run(self) -> Run:
+        """The run's folder: a task's runs stand together."""
         config = self.config
-        name = config.name or config.data.task
-        task = config.data.options["name"]
-        return Path(config.runs) / name / task / config.model.name / f"seed{config.seed_everything}"
+        place = Path(config.runs) / (config.name or config.data.task) / config.data.options["name"]
+        return Run.at(place, config.model.name, config.seed_everything)
 
 
 def main(
@@ -208,7 +207,9 @@ def load_summaries(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """
     found = []
     for folder in folders:
-        paths = [folder] if folder.is_file() else sorted(folder.rglob("summary.json"))
+        paths = [folder]
+        if not folder.is_file():
+            paths = [run.summary_file for run in Run.below(folder)]
         for path in paths:
             value = read_json(path, "the JSON of a finished run")
             entries = value if isinstance(value, list) else [value]
@@ -266,35 +267,34 @@ def _run(
     parsed = kind(arguments, seed, model, build=False)
     with contextlib.ExitStack() as stack:
         if _launched_first():
-            stack.enter_context(lock_run(parsed.folder))
+            stack.enter_context(parsed.run.lock())
             _check_folder(parsed)
-        stack.enter_context(naming_full_disk(parsed.folder))
+        stack.enter_context(naming_full_disk(parsed.run))
         yield kind(arguments, seed, model)
 
 
 def _train(cli: TaskCLI, command: str, **extra: Any) -> dict[str, Any]:
     """Trains, evaluates what the last step left, and gives the summary. No checkpoint is chosen:
     the data that are evaluated on are those that one would choose by."""
-    trainer, folder = cli.trainer, cli.folder
+    trainer, run = cli.trainer, cli.run
     checkpoint = cli.starting_point()
     if trainer.is_global_zero:
         if checkpoint is None:
-            for older in (folder / "checkpoints").glob("*.ckpt"):
-                older.unlink()
-        write_atomically(folder / "config.yaml", cli.parser.dump(cli.config))
-        cli.datamodule.keep_tokenizer(folder)
+            run.remove_checkpoints()
+        run.write_config(cli.parser.dump(cli.config))
+        cli.datamodule.keep_tokenizer(run)
     trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
     trainer.test(cli.model, cli.datamodule, verbose=False)
     name = cli.config.name or cli.config.data.task
     return summarize(
-        trainer, cli.model, cli.datamodule, name=name, folder=str(folder), command=command, **extra
+        trainer, cli.model, cli.datamodule, name=name, folder=str(run), command=command, **extra
     )
 
 
 def _finish(cli: TaskCLI, summary: dict[str, Any]) -> dict[str, Any]:
     if cli.trainer.is_global_zero:
-        write_json(cli.folder / "summary.json", summary)
-        draw_density(cli.folder)
+        cli.run.write_summary(summary)
+        draw_density(cli.run)
     return summary
 
 
@@ -304,7 +304,7 @@ def _tokenizer_of_pretrained(config: Any) -> list[str]:
     pretrained = config.model.pretrained
     if pretrained is None or "tokenizer" in (config.data.options or {}):
         return []
-    tokenizer = find_checkpoint(pretrained).resolve().parents[1] / TOKENIZER
+    tokenizer = Run.of_checkpoint(find_checkpoint(pretrained)).tokenizer_file
     return [f"--data.options.tokenizer={tokenizer}"] if tokenizer.is_file() else []
 
 

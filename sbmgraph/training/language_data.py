@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from sbmgraph.checks import check_choice
 from sbmgraph.data.masked_text import find_files, masked_text_tokenizer
 from sbmgraph.data.prepare import options_of
 from sbmgraph.data.tokenizer import TextTokenizer, find_tokenizer, load_tokenizer
+from sbmgraph.run import Run
 from sbmgraph.training.data import Rounds, SequenceDataModule
-
-#: The name under which a run folder keeps its tokenizer.
-TOKENIZER = "tokenizer.json"
 
 
 class LanguageDataModule(SequenceDataModule):
@@ -71,6 +68,6 @@ class LanguageDataModule(SequenceDataModule):
             rounds.batches = self.round_steps * accumulated
         return rounds
 
-    def keep_tokenizer(self, folder: Path) -> None:
-        """Writes the tokenizer into a run folder."""
-        self.tokenizer.save(folder / TOKENIZER)
+    def keep_tokenizer(self, run: Run) -> None:
+        """Writes the tokenizer into a run's folder."""
+        self.tokenizer.save(run.tokenizer_file)

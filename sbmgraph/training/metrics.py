@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from sbmgraph.files import reading, write_atomically
+from sbmgraph.run import Run
 
 
 class MetricsFile(Logger):
@@ -23,12 +24,12 @@ class MetricsFile(Logger):
     resumed run neither loses nor repeats any.
 
     Args:
-        folder: The run folder.
+        folder: The run's folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         super().__init__()
-        self.path = folder / "metrics.csv"
+        self.path = Run(folder).metrics_file
         self._rows: list[dict[str, Any]] = []
         self._columns = ["step"]
 

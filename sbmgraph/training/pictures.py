@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
@@ -14,16 +13,17 @@ from sbmgraph.analysis import describe_mixing
 from sbmgraph.data import SequenceBatch, collate
 from sbmgraph.files import write_atomically
 from sbmgraph.record import LayerSample, record
+from sbmgraph.run import Run
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.inputs import token_kind
 from sbmgraph.training.module import SequenceClassifier
 from sbmgraph.viz.adjacency import plot_sampled
 
 
-def draw_density(folder: Path) -> None:
+def draw_density(run: Run) -> None:
     """Draws every head's density over training to ``density.png``, where there is any: lines as
     expected, dots as sampled."""
-    metrics = pd.read_csv(folder / "metrics.csv")
+    metrics = run.metrics()
     prefix = "train/expected_density/"
     heads = [column.removeprefix(prefix) for column in metrics if column.startswith(prefix)]
     if not heads:
@@ -39,10 +39,10 @@ def draw_density(folder: Path) -> None:
     ax.set_ylim(bottom=0)
     ax.grid(alpha=0.3)
     figure.legend(loc="outside right center", fontsize="small")
-    _save(figure, folder / "density.png")
+    _save(figure, run.density_picture)
 
 
-def draw_graph(model: SequenceClassifier, data: SequenceDataModule, folder: Path) -> None:
+def draw_graph(model: SequenceClassifier, data: SequenceDataModule, run: Run) -> None:
     """Draws the graph that one head samples on the longest test input to ``graph.png``, tokens
     sorted by block; the head is the one whose density is the nearest to a quarter, which shows
     most."""
@@ -50,17 +50,17 @@ def draw_graph(model: SequenceClassifier, data: SequenceDataModule, folder: Path
     batch = collate([dataset[int(np.argmax(dataset.lengths))]])
     batch = data.on_after_batch_transfer(batch)
     model.cpu().eval()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), record(model.model) as runs:
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), record(model.model) as samples:
         torch.manual_seed(0)
         model(batch)
-    if not len(runs):
+    if not len(samples):
         return
-    run, head = _clearest(list(runs))
+    sample, head = _clearest(list(samples))
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
     ax = figure.subplots()
-    plot_sampled(run.graph, run.sbm, head=head, ax=ax)
-    figure.suptitle(f"{run.name}, head {head}", fontsize="small")
-    _save(figure, folder / "graph.png")
+    plot_sampled(sample.graph, sample.sbm, head=head, ax=ax)
+    figure.suptitle(f"{sample.name}, head {head}", fontsize="small")
+    _save(figure, run.graph_picture)
 
 
 @torch.no_grad()
@@ -110,24 +110,24 @@ def draw_input(
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), record(model.model) as runs:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), record(model.model) as samples:
             torch.manual_seed(seed)
             model(batch)
     finally:
         model.train(training)
     paths = []
-    for number, run in enumerate(runs):
-        for head in range(run.graph.heads):
+    for number, sample in enumerate(samples):
+        for head in range(sample.graph.heads):
             figure = Figure(figsize=(5.4, 4.6), layout="constrained")
-            plot_sampled(run.graph, run.sbm, head=head, ax=figure.subplots())
+            plot_sampled(sample.graph, sample.sbm, head=head, ax=figure.subplots())
             figure.suptitle(f"layer {number}, head {head}", fontsize="small")
             paths.append(folder / f"layer{number}_head{head}.png")
             _save(figure, paths[-1])
     return paths
 
 
-def _clearest(runs: list[LayerSample]) -> tuple[LayerSample, int]:
-    heads = [(run, head) for run in runs for head in range(run.graph.heads)]
+def _clearest(samples: list[LayerSample]) -> tuple[LayerSample, int]:
+    heads = [(sample, head) for sample in samples for head in range(sample.graph.heads)]
     return min(heads, key=lambda item: abs(float(item[0].graph.density()[0, item[1]]) - 0.25))
 
 

@@ -14,6 +14,7 @@ from sbmgraph.data import SequenceBatch, mask_tokens
 from sbmgraph.data.masked_text import Masked
 from sbmgraph.nn.masked_lm import MaskedLMHead
 from sbmgraph.nn.transformer import Transformer
+from sbmgraph.run import Run
 from sbmgraph.training.checkpoints import load_checkpoint
 from sbmgraph.training.module import SequenceClassifier
 
@@ -112,7 +113,7 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / "checkpoints" / "last.ckpt"
+        path = Run(path).last
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a checkpoint of pre-training, found none")
     return path

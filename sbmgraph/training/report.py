@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jsonargparse import ArgumentParser
 
-from sbmgraph.files import read_json, reading
+from sbmgraph.files import reading
+from sbmgraph.run import Run
 from sbmgraph.training.cli import told
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.inputs import PICTURE_TASKS, decoder, read_text
@@ -44,16 +45,17 @@ def report(
     Raises:
         ValueError: If the run, an input, a layer or a head does not exist or does not fit.
     """
+    folder = Run(run)
     classifier, data = load_run(run)
     shown = _read_texts(data.task, texts) if texts else _from_split(data, split, inputs)
     shape = _image_shape(data.task, shown)
     return write_report(
-        out or run / "report.html",
+        out or folder.report_file,
         classifier.model,
         shown,
         title=f"{data.task}: what the heads learned",
-        summary=_summary(run),
-        history=_history(run),
+        summary=_summary(folder),
+        history=_history(folder),
         decode=decoder(data.task),
         image_shape=shape,
         layers=layers,
@@ -95,13 +97,12 @@ def _image_shape(task: str, shown: list[ReportInput]) -> tuple[int, int] | None:
     return side, side
 
 
-def _summary(run: Path) -> dict[str, str]:
+def _summary(run: Run) -> dict[str, str]:
     """Facts about the run for the page's head; a run that was cut off has none."""
-    path = run / "summary.json"
-    name = "/".join(run.resolve().parts[-3:])
-    if not path.is_file():
+    name = "/".join(run.path.resolve().parts[-3:])
+    if not run.is_finished:
         return {"run": name, "state": "not finished"}
-    facts: dict[str, Any] = read_json(path, "the JSON of a finished run")
+    facts: dict[str, Any] = run.summary()
     formats: dict[str, Callable[[Any], str]] = {
         "accuracy": "{:.1%}".format,
         "majority": "{:.1%}".format,
@@ -115,14 +116,12 @@ def _summary(run: Path) -> dict[str, str]:
     return {"run": name} | {names.get(k, k): show(facts[k]) for k, show in known.items()}
 
 
-def _history(run: Path) -> Any:
-    import pandas as pd
-
-    path = run / "metrics.csv"
-    if not path.is_file():
+def _history(run: Run) -> Any:
+    if not run.metrics_file.is_file():
         return None
-    with reading(path, "the metrics of a run"):
-        return density_history(pd.read_csv(path))
+    metrics = run.metrics()
+    with reading(run.metrics_file, "the metrics of a run"):
+        return density_history(metrics)
 
 
 def main(argv: Sequence[str] | None = None, program: str = "tasks/report.py") -> int:

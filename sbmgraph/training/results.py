@@ -18,10 +18,10 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from sbmgraph.files import write_atomically
+from sbmgraph.files import write_atomically, write_json
 from sbmgraph.nn.models import MODELS
+from sbmgraph.run import Run
 from sbmgraph.training.cli import told
-from sbmgraph.training.summary import write_json
 from sbmgraph.training.task_cli import PRESETS
 
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder32")
@@ -109,7 +109,7 @@ def collect(runs: Iterable[Path], results: Path) -> list[str]:
         taken = 0
         # The curves' summary.json of the duplicates task lists runs that have their own.
         for path in sorted(
-            Path(folder).rglob("summary.json"), key=lambda path: path.stat().st_mtime
+            (run.summary_file for run in Run.below(folder)), key=lambda path: path.stat().st_mtime
         ):
             summary = _read(path)
             if isinstance(summary, list):
@@ -166,8 +166,7 @@ def load(results: Path) -> dict[str, list[dict[str, Any]]]:
     """The gathered summaries, by the name of the runs."""
     named = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
     named |= {
-        path.parent.name: json.loads(path.read_text())
-        for path in sorted(results.glob("*/summary.json"))
+        run.path.name: run.summary() for run in Run.below(results) if run.path.parent == results
     }
     return {name: runs for name, runs in named.items() if isinstance(runs, list)}
 

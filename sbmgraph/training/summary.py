@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
 import sys
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Timer
 
-from sbmgraph.files import write_atomically
+from sbmgraph.training._former import former
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.density import baseline_densities
 from sbmgraph.training.module import SequenceClassifier
@@ -77,11 +75,6 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically."""
-    write_atomically(path, json.dumps(value, indent=2) + "\n")
-
-
 def _baseline_density(model: SequenceClassifier, data: SequenceDataModule) -> float | None:
     batch = next(iter(data.test_dataloader())).to(model.device)
     batch = data.on_after_batch_transfer(batch)
@@ -102,3 +95,7 @@ def _by_layer(metrics: dict[str, float], prefix: str) -> list[list[float]] | Non
         heads = sum(key.startswith(layer) for key in metrics)
         layers.append([round(metrics[f"{layer}{head}"], 5) for head in range(heads)])
     return layers or None
+
+
+def __getattr__(name: str) -> Any:
+    return former(__name__, name)

@@ -13,11 +13,11 @@ from jsonargparse import ArgumentParser
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sbmgraph.files import read_json, reading, write_atomically
+from sbmgraph.files import reading, write_atomically
 from sbmgraph.nn.models import MODELS
+from sbmgraph.run import Run
 from sbmgraph.training.cli import main as run_command
 from sbmgraph.training.cli import told
-from sbmgraph.training.summary import write_json
 from sbmgraph.training.task_cli import TaskCLI, about
 
 
@@ -70,18 +70,18 @@ def write_results(runs: Path, to: Path | None = None) -> None:
         raise ValueError(f"{runs}: expected finished runs, found none")
     to = runs if to is None else Path(to)
     curves = load_curves(runs)
-    write_json(to / "summary.json", summaries)
+    gathered = Run(to)
+    gathered.write_summary(summaries)
     write_atomically(to / "curves.csv", curves.round(5).to_csv(index=False, lineterminator="\n"))
     image = io.BytesIO()
     plot_curves(curves).savefig(image, format="png", dpi=130)
     write_atomically(to / "curves.png", image.getvalue())
-    print(f"{to}: curves.csv, summary.json, curves.png")
+    print(f"{to}: curves.csv, {gathered.summary_file.name}, curves.png")
 
 
 def load_summaries(runs: Path) -> list[dict[str, Any]]:
     """The summaries of all finished runs of a folder, by model and seed."""
-    paths = runs.glob("*/seed*/summary.json")
-    summaries = [read_json(path, "the JSON of a finished run") for path in paths]
+    summaries = [run.summary() for run in Run.all_at(runs)]
     return sorted(summaries, key=lambda run: (MODELS.index(run["model"]), run["seed"]))
 
 
@@ -94,9 +94,9 @@ def load_curves(runs: Path) -> pd.DataFrame:
     """
     frames = []
     for run in load_summaries(runs):
-        path = runs / run["model"] / f"seed{run['seed']}" / "metrics.csv"
-        with reading(path, "the metrics of a finished run"):
-            metrics = pd.read_csv(path)
+        folder = Run.at(runs, run["model"], run["seed"])
+        metrics = folder.metrics()
+        with reading(folder.metrics_file, "the metrics of a run"):
             metrics = metrics[metrics["val/accuracy"].notna()]
         expected = metrics.filter(regex="^val/expected_density/")
         missing = pd.Series(float("nan"), index=metrics.index)

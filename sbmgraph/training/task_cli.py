@@ -16,9 +16,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from sbmgraph.data import TASKS
 from sbmgraph.nn.models import MODELS, attention_options
+from sbmgraph.run import Run
 from sbmgraph.training.callbacks import RunProgress, run_callbacks, run_loggers
 from sbmgraph.training.checking import check_run
-from sbmgraph.training.checkpoints import AtomicCheckpointIO, load_checkpoint, newest_checkpoint
+from sbmgraph.training.checkpoints import AtomicCheckpointIO, load_checkpoint
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.module import SequenceClassifier
 
@@ -199,11 +200,11 @@ class TaskCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer, which writes to the run folder."""
         trainer = self._get(self.config_init, "trainer", default={})
-        loggers = run_loggers(self.folder, self._first_step())
+        loggers = run_loggers(self.run, self._first_step())
         # Lightning ignores its own `max_time` where there is a timer already.
         max_time = trainer.get("max_time")
         callbacks: list[Callback] = run_callbacks(
-            self.folder,
+            self.run,
             loggers[0],  # type: ignore[arg-type]
             max_time,
             self.module_class.monitor,
@@ -220,7 +221,7 @@ class TaskCLI(LightningCLI):
         return super().instantiate_trainer(
             logger=loggers,
             plugins=[AtomicCheckpointIO()],
-            default_root_dir=str(self.folder),
+            default_root_dir=str(self.run),
             max_time=None,
             **kwargs,
         )
@@ -237,11 +238,11 @@ class TaskCLI(LightningCLI):
         check_run(self.config, training)
 
     @property
-    def folder(self) -> Path:
-        """The run folder."""
+    def run(self) -> Run:
+        """The run's folder."""
         config = self.config
-        name = config.name or config.data.task
-        return Path(config.runs) / name / config.model.name / f"seed{config.seed_everything}"
+        place = Path(config.runs) / (config.name or config.data.task)
+        return Run.at(place, config.model.name, config.seed_everything)
 
     @property
     def label(self) -> str:
@@ -258,7 +259,7 @@ class TaskCLI(LightningCLI):
         if path is None:
             return None
         if path == "last":
-            return newest_checkpoint(self.folder)
+            return self.run.newest_checkpoint()
         if not Path(path).is_file():
             raise ValueError(f"ckpt_path: expected 'last' or a checkpoint, got {path!r}")
         return Path(path)

@@ -85,7 +85,10 @@ def test_truncation(path, share):
         (member("a", kind=tarfile.DIRTYPE), "'a' to be a regular file, got another kind"),
         (member("folder/1.txt", 5), "'folder/1.txt' once, got it twice"),
         (member("a", 10_001), "'a' to have at most 10,000 bytes, got 10,001"),
-        (member("a", pax_headers={"comment": "x" * 1_100_000}), "a header or file of .* too large"),
+        (
+            member("a", pax_headers={"comment": "x" * 1_100_000}),
+            "at most .* bytes of a header",
+        ),
     ],
 )
 def test_what_is_refused(path, info, reason):
@@ -104,10 +107,10 @@ def test_an_archive_that_unpacks_without_end(path, monkeypatch):
     """A file that nobody wants is skipped, but not through gigabytes of it."""
     monkeypatch.setattr(module, "_LARGEST_ARCHIVE", 1 << 20)
     path.write_bytes(packed((member("zeros", 1 << 21), bytes(1 << 21))))
-    with pytest.raises(ValueError, match=r"it unpacks to more than 1,048,576 bytes"):
+    with pytest.raises(ValueError, match=r"at most 1,048,576 bytes unpacked, got more"):
         read(path, lambda name: name.startswith("folder"))
     path.write_bytes(packed() + gzip.compress(bytes(1 << 21)))
-    with pytest.raises(ValueError, match=r"it unpacks to more than 1,048,576 bytes"):
+    with pytest.raises(ValueError, match=r"at most 1,048,576 bytes unpacked, got more"):
         read(path)
 
 

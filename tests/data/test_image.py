@@ -153,13 +153,19 @@ def test_every_damaged_grey_archive_is_refused_or_undamaged(tmp_path):
     [
         ({"train_y": np.full(10, 10)}, "image . of train_x: expected a label from 0 to 9, got 10"),
         ({"test_y": np.full(5, -1)}, "image 0 of test_x: expected a label from 0 to 9, got -1"),
-        ({"train_x": np.zeros((10, 1024))}, "train_x is no array of integers"),
+        (
+            {"train_x": np.zeros((10, 1024))},
+            "expected train_x to be an array of int.*got float64",
+        ),
         ({"train_x": np.zeros((10, 1024), int)}, "expected train_x to be uint8"),
         (
             {"train_x": np.zeros((9, 1024), np.uint8)},
             r"of shape \[10, 1024\], got uint8 \[9, 1024\]",
         ),
-        ({"test_y": np.zeros(6, object)}, "test_y is no array of integers"),
+        (
+            {"test_y": np.zeros(6, object)},
+            "expected test_y to be an array of int.*got object",
+        ),
         ({"test_y": None}, "test_y"),
     ],
 )
@@ -208,7 +214,8 @@ def test_grey_source_is_shuffled(tmp_path):
         assert arrays["train_y"][row] == splits["train"].labels[i]
     (tmp_path / "cifar10_gray.npz").write_bytes(b"not an archive")
     with pytest.raises(
-        ValueError, match=r"cifar10_gray\.npz: expected train_x, .* but reading it failed"
+        ValueError,
+        match=r"cifar10_gray\.npz: expected the arrays train_x, .* got none that can",
     ):
         prepare("image", tmp_path, source="gray")
 
@@ -222,7 +229,7 @@ def test_label_out_of_range(root):
     path = root / "cifar-10-batches-py" / "data_batch_2"
     path.write_bytes(pickle.dumps(batch(1, labels=[10] * 20)))
     with pytest.raises(
-        ValueError, match="data_batch_2: expected labels from 0 to 9, got another at image 0"
+        ValueError, match="data_batch_2, image 0: expected a label from 0 to 9, got 10"
     ):
         prepare("image", root)
 
@@ -239,22 +246,37 @@ class Malicious:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (pickle.dumps(Malicious()), "(posix|nt).system' is not allowed"),
+        (
+            pickle.dumps(Malicious()),
+            "expected no call but .*, got '(posix|nt) system'",
+        ),
         (
             pickle.dumps(batch(0))[:1000],
-            "expected a batch of CIFAR-10 images, but reading it failed",
+            "expected a batch of CIFAR-10 images, got none that can be read",
         ),
         (b"", "expected a batch of CIFAR-10 images"),
-        (dumps({b"data": 3}), "labels"),
-        (dumps({**batch(0), b"data": np.zeros((3, 3072), np.uint8)}), "no list of 3 labels"),
-        (dumps({**batch(0), b"data": np.zeros((20, 3073), np.uint8)}), "not of shape"),
-        (dumps({**batch(0), b"data": np.zeros((20, 3072), np.int8)}), "no array of uint8"),
-        (dumps({**batch(0), b"data": np.zeros((20, 3072), "u1", order="F")}), "not of shape"),
-        (dumps({**batch(0), b"labels": [0.5] * 20}), "BINFLOAT is not allowed"),
-        (dumps({**batch(0), b"labels": [None] * 20}), "labels from 0 to 9, got another at image 0"),
+        (dumps({b"data": 3}), "expected 'data' and 'labels' in it, got no 'labels'"),
+        (
+            dumps({**batch(0), b"data": np.zeros((3, 3072), np.uint8)}),
+            "expected 3 labels, .* got 20",
+        ),
+        (
+            dumps({**batch(0), b"data": np.zeros((20, 3073), np.uint8)}),
+            r"shape \[images, 3072\]",
+        ),
+        (
+            dumps({**batch(0), b"data": np.zeros((20, 3072), np.int8)}),
+            "'data' of uint8, got",
+        ),
+        (dumps({**batch(0), b"data": np.zeros((20, 3072), "u1", order="F")}), "column by column"),
+        (dumps({**batch(0), b"labels": [0.5] * 20}), "expected values, .* got BINFLOAT"),
+        (
+            dumps({**batch(0), b"labels": [None] * 20}),
+            "expected a label .* got None",
+        ),
         (b"\x80\x02" + b"}" * 40_000_000, "of at most 33,554,432 bytes"),
         # A place in the memo that makes an unpickler allocate 32 GiB.
-        (b"\x80\x02}r\xff\xff\xff\x7f.", "it has no 'data'"),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "got no 'data'"),
     ],
 )
 def test_bad_batches(root, content, reason):

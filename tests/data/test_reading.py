@@ -6,8 +6,9 @@ import pytest
 
 from sbmgraph.data.archive import archive_files
 from sbmgraph.data.listops import read_tsv
-from sbmgraph.data.reading import bad_file, open_regular, read_file, refusing
+from sbmgraph.data.reading import bad_file, read_file, refusing
 from sbmgraph.data.retrieval import read_tsv as read_pairs
+from sbmgraph.files import open_regular
 
 READERS = [
     lambda path: read_file(path, 10, "a file"),
@@ -59,7 +60,9 @@ def test_size(tmp_path):
 )
 def test_every_error_of_a_parser_names_the_file(error):
     with (
-        pytest.raises(ValueError, match=r"^a/b: expected a picture, but reading it failed \(.+\)$"),
+        pytest.raises(
+            ValueError, match=r"^a/b: expected a picture, got none that can be read \(.+\)$"
+        ),
         refusing("a/b", "a picture"),
     ):
         raise error

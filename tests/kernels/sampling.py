@@ -37,7 +37,7 @@ def lister(kernel: ModuleType) -> Sampler:
         if not isinstance(found, Bits):
             return found
         check_padding(found)
-        return reference.to_csr(found, sbm.num_queries * sbm.heads)
+        return reference.to_csr(found, rows=sbm.num_queries * sbm.heads)
 
     return run
 

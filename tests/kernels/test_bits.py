@@ -54,10 +54,10 @@ def check_kernels(
     for graph, mask in enumerate(masks):
         for head in range(heads):
             assert torch.equal(unpack(bits, graph, head).cpu(), mask[:, head])
-    degrees = module.degrees(bits, rows)
+    degrees = module.degrees(bits, rows=rows)
     assert degrees.dtype == torch.int64
     assert torch.equal(degrees, rowptr.diff())
-    again = module.to_csr(bits, rows)
+    again = module.to_csr(bits, rows=rows)
     assert again[1].dtype == torch.int32
     assert torch.equal(again[0], rowptr)
     assert torch.equal(again[1], col)
@@ -78,7 +78,7 @@ def test_layout_on_the_gpu(queries: list[int], keys: list[int], heads: int) -> N
 @sizes
 def test_operators(queries: list[int], keys: list[int], heads: int) -> None:
     _, rowptr, col, *ptr = problem(queries, keys, heads)
-    bits = csr_to_bits(rowptr, col, *ptr, heads)
+    bits = csr_to_bits(rowptr, col, *ptr, heads=heads)
     assert torch.equal(operators.degrees(bits), rowptr.diff())
     found = operators.bits_to_csr(bits)
     assert torch.equal(found[0], rowptr)
@@ -87,12 +87,14 @@ def test_operators(queries: list[int], keys: list[int], heads: int) -> None:
 
 def test_operators_are_registered_right() -> None:
     _, rowptr, col, *ptr = problem([3, 2], [40, 5], 2)
-    bits = csr_to_bits(rowptr, col, *ptr, 2)
+    bits = csr_to_bits(rowptr, col, *ptr, heads=2)
     checks = ("test_schema", "test_faketensor")
     library = torch.ops.sbmgraph
-    torch.library.opcheck(library.bits_degrees, (*bits, 10), test_utils=checks)
-    torch.library.opcheck(library.bits_to_csr, (*bits, 10), test_utils=checks)
-    torch.library.opcheck(library.csr_to_bits, (rowptr, col, *bits), test_utils=checks)
+    options = {"heads": 2, "rows": 10}
+    torch.library.opcheck(library.bits_degrees, bits[:4], options, test_utils=checks)
+    torch.library.opcheck(library.bits_to_csr, bits[:4], options, test_utils=checks)
+    edges = (rowptr, col, *bits[:4])
+    torch.library.opcheck(library.csr_to_bits, edges, {"heads": 2}, test_utils=checks)
 
 
 def test_thread_count_changes_nothing() -> None:
@@ -101,7 +103,7 @@ def test_thread_count_changes_nothing() -> None:
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            bits = csr_to_bits(rowptr, col, *ptr, 2)
+            bits = csr_to_bits(rowptr, col, *ptr, heads=2)
             found.append((bits.words, *operators.bits_to_csr(bits)))
     finally:
         torch.set_num_threads(threads)

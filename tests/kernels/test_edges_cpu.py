@@ -106,7 +106,7 @@ def test_nan_is_not_swallowed() -> None:
 def test_transpose_is_the_stable_sort_of_the_columns() -> None:
     generator = torch.Generator().manual_seed(0)
     graph = checks.random_graph(70, 50, 3, 0.2, generator)
-    colptr, row, perm = transpose(graph.rowptr, graph.col, 3, 50)
+    colptr, row, perm = transpose(graph.rowptr, graph.col, heads=3, num_keys=50)
     column = graph.vertex_index[0]
     assert torch.equal(perm, column.sort(stable=True).indices)
     assert torch.equal(row.long(), graph.edge_index[1][perm])

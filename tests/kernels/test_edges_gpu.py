@@ -210,7 +210,7 @@ def test_transpose_groups_edges_by_key_in_order(
     if algorithm == "counting":
         monkeypatch.setattr(transpose_gpu, "MIN_PARTS", 1)
     graph = checks.random_graph(n, m, heads, 0.3, torch.Generator().manual_seed(0)).to(DEVICE)
-    colptr, row, perm = transpose_gpu.transpose(graph.rowptr, graph.col, heads, m)
+    colptr, row, perm = transpose_gpu.transpose(graph.rowptr, graph.col, heads=heads, num_keys=m)
     key, query = graph.edge_index
     column = key * heads + graph.head
     order = torch.argsort(column * n + query)

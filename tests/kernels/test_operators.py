@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 from torch.library import opcheck
 
+import sbmgraph.kernels
 from sbmgraph import SBM, SampledGraph
 from sbmgraph.ops import edge_attention, edge_prob
 from tests.ops.checks import Problem, random_problem
@@ -47,8 +51,21 @@ def test_edge_dot_operator(problem: Problem) -> None:
 
 def test_transpose_operator(problem: Problem) -> None:
     graph = problem.graph
-    args = (graph.rowptr, graph.col, H, graph.num_keys)
-    opcheck(torch.ops.sbmgraph.transpose.default, args)
+    options = {"heads": H, "num_keys": graph.num_keys}
+    opcheck(torch.ops.sbmgraph.transpose.default, (graph.rowptr, graph.col), options)
+
+
+def test_options_of_every_operator_are_keyword_only() -> None:
+    kernels = Path(sbmgraph.kernels.__file__).parent
+    for path in kernels.glob("*/operator.py"):
+        importlib.import_module(f"sbmgraph.kernels.{path.parent.name}.operator")
+    names = [name for name in torch._C._dispatch_get_all_op_names() if "sbmgraph::" in name]
+    assert len(names) >= 11
+    for name in names:
+        schema = getattr(torch.ops.sbmgraph, name.removeprefix("sbmgraph::")).default._schema
+        for argument in schema.arguments:
+            tensor = str(argument.type) in ("Tensor", "Optional[Tensor]")
+            assert argument.kwarg_only != tensor, f"{name}: {argument.name}"
 
 
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])

@@ -8,6 +8,7 @@ import networkx as nx
 import pytest
 import torch
 
+from sbmgraph.run import Run
 from sbmgraph.training.graphs.command import main, train, train_all
 from sbmgraph.training.graphs.models import ExpanderAttention, Setting
 from sbmgraph.training.graphs.table import section
@@ -80,7 +81,7 @@ def test_partner_labels_are_no_function_of_the_neighbourhood() -> None:
 )
 def test_every_model_trains(name: str, tmp_path) -> None:
     setting = Setting(steps=3, batch_size=2, channels=8, num_clusters=3, test_graphs=4)
-    result = train("tree-2", name, 0, setting, tmp_path)
+    result = train("tree-2", name, 0, setting, Run(tmp_path))
     assert 0.0 <= result["accuracy"] <= 1.0
     assert len(result["loss"]) == 3
     assert all(torch.isfinite(torch.tensor(result["loss"])))

@@ -349,9 +349,9 @@ def test_only_time_ends_a_run_at_a_constant_rate(tmp_path, arguments):
 def test_the_second_run_into_a_folder_is_told_who_is_there(tmp_path, arguments, capsys):
     folder = tmp_path / "runs/tiny/full/seed1"
     program = (
-        "import sys, pathlib\n"
-        "from sbmgraph.training.lock import lock_run\n"
-        f"with lock_run(pathlib.Path({str(folder)!r})):\n"
+        "import sys\n"
+        "from sbmgraph.training import Run\n"
+        f"with Run({str(folder)!r}).lock():\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"
     )

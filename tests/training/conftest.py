@@ -8,7 +8,8 @@ import lightning as L
 import pytest
 
 from sbmgraph.training import SequenceClassifier, SequenceDataModule
-from sbmgraph.training.run import AtomicCheckpointIO, run_callbacks, run_loggers
+from sbmgraph.training.callbacks import run_callbacks, run_loggers
+from sbmgraph.training.checkpoints import AtomicCheckpointIO
 
 OPTIONS = {"num_train": 160, "num_val": 20, "num_test": 20, "min_length": 5, "max_length": 40}
 

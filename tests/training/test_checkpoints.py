@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sbmgraph.training.checkpoints import (
-    AtomicCheckpointIO,
-    find_damage,
-    load_checkpoint,
-    newest_checkpoint,
-)
+from sbmgraph.run import Run
+from sbmgraph.run.archive import find_damage
+from sbmgraph.training.checkpoints import AtomicCheckpointIO, load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +103,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
     torch.save({"state_dict": {}, "x": Executes(mark)}, folder / "best.ckpt")
     (folder / "last.ckpt").write_bytes(pickle.dumps(Executes(mark)))
     with pytest.warns(UserWarning, match=r"last\.ckpt is not a whole checkpoint"):
-        path = newest_checkpoint(tmp_path / "run")
+        path = Run(tmp_path / "run").newest_checkpoint()
     with pytest.raises(ValueError, match=r"best\.ckpt: expected a checkpoint of tensors and plain"):
         load_checkpoint(path)
     assert not mark.exists()

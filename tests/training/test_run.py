@@ -7,10 +7,11 @@ import os
 import pytest
 import torch
 
-from sbmgraph.training import load_run, summarize
+from sbmgraph.files import write_atomically
+from sbmgraph.training import Run, load_run, summarize
 from sbmgraph.training.callbacks import TrimMemory
 from sbmgraph.training.metrics import KeepMetrics, MetricsFile
-from sbmgraph.training.run import load_weights, newest_checkpoint, write_atomically
+from sbmgraph.training.run import load_weights
 
 
 def rows(path):
@@ -160,16 +161,16 @@ def test_a_torn_checkpoint_is_not_taken(run, root, tmp_path):
         content = (run[0] / "checkpoints" / name).read_bytes()
         write_atomically(tmp_path / "checkpoints" / name, content)
     last = tmp_path / "checkpoints" / "last.ckpt"
-    assert newest_checkpoint(tmp_path) == last
+    assert Run(tmp_path).newest_checkpoint() == last
     last.write_bytes(last.read_bytes()[:-2000])
     with pytest.warns(UserWarning, match="is not a whole checkpoint"):
-        assert newest_checkpoint(tmp_path).name == "best.ckpt"
+        assert Run(tmp_path).newest_checkpoint().name == "best.ckpt"
     (tmp_path / "checkpoints" / "best.ckpt").write_bytes(b"")
     with (
         pytest.warns(UserWarning, match="is not a whole checkpoint"),
         pytest.raises(ValueError, match="found no whole one"),
     ):
-        newest_checkpoint(tmp_path)
+        Run(tmp_path).newest_checkpoint()
 
 
 def test_no_run_folder(tmp_path, root):

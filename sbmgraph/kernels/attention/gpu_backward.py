@@ -130,7 +130,8 @@ def backward(
     out, lse = results
     d, dv = query.size(1), value.size(1)
     if csc is None and (needs.key or needs.value or needs.member):
-        csc = CSC(*transpose(csr.rowptr, csr.col, csr.heads, key.size(0) // csr.heads))
+        num_keys = key.size(0) // csr.heads
+        csc = CSC(*transpose(csr.rowptr, csr.col, heads=csr.heads, num_keys=num_keys))
     dquery, dkey, dvalue = (
         torch.empty_like(x) if need else None
         for x, need in zip((query, key, value), needs[:3], strict=True)

@@ -22,7 +22,7 @@ WORDS_PER_EDGE = 4
 """Words that are read in the time of an edge's work, about."""
 
 
-def degrees(bits: Bits, rows: int) -> Tensor:
+def degrees(bits: Bits, *, rows: int) -> Tensor:
     """As :func:`sbmgraph.kernels.bits.reference.degrees`."""
     out = torch.empty(rows, dtype=torch.int64, device="cpu")
     layout = _arrays(bits)
@@ -30,10 +30,10 @@ def degrees(bits: Bits, rows: int) -> Tensor:
     return out
 
 
-def to_csr(bits: Bits, rows: int) -> tuple[Tensor, Tensor]:
+def to_csr(bits: Bits, *, rows: int) -> tuple[Tensor, Tensor]:
     """As :func:`sbmgraph.kernels.bits.reference.to_csr`."""
     rowptr = torch.zeros(rows + 1, dtype=torch.int64, device="cpu")
-    torch.cumsum(degrees(bits, rows), 0, out=rowptr[1:])
+    torch.cumsum(degrees(bits, rows=rows), 0, out=rowptr[1:])
     col = torch.empty(int(rowptr[-1]), dtype=torch.int32, device="cpu")
     layout = _arrays(bits)
     parallel_for(lambda a, b: _list(a, b, layout, rowptr.numpy(), col.numpy()), _ranges(bits, rows))

@@ -69,17 +69,17 @@ def _set_kernel(
         tl.atomic_or(words + start + key // 32, bit, mask=edge < stop, sem="relaxed")
 
 
-def degrees(bits: Bits, rows: int) -> Tensor:
+def degrees(bits: Bits, *, rows: int) -> Tensor:
     """As :func:`sbmgraph.kernels.bits.reference.degrees`."""
     out = torch.empty(rows, dtype=torch.int64, device=bits.words.device)
     _read(bits, rows, out, out, fill=False)
     return out
 
 
-def to_csr(bits: Bits, rows: int) -> tuple[Tensor, Tensor]:
+def to_csr(bits: Bits, *, rows: int) -> tuple[Tensor, Tensor]:
     """As :func:`sbmgraph.kernels.bits.reference.to_csr`; the host waits for the number of edges."""
     rowptr = torch.zeros(rows + 1, dtype=torch.int64, device=bits.words.device)
-    torch.cumsum(degrees(bits, rows), 0, out=rowptr[1:])
+    torch.cumsum(degrees(bits, rows=rows), 0, out=rowptr[1:])
     col = torch.empty(int(rowptr[-1]), dtype=torch.int32, device=bits.words.device)
     _read(bits, rows, rowptr, col, fill=True)
     return rowptr, col

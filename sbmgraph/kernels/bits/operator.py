@@ -10,7 +10,7 @@ from sbmgraph.kernels.bits import reference
 from sbmgraph.kernels.bits.layout import Bits, empty_bits, num_rows
 
 
-def degrees(bits: Bits, rows: int | None = None) -> Tensor:
+def degrees(bits: Bits, *, rows: int | None = None) -> Tensor:
     """The number of edges of each query vertex, by counting bits.
 
     Args:
@@ -21,10 +21,10 @@ def degrees(bits: Bits, rows: int | None = None) -> Tensor:
     Returns:
         int64 of shape :obj:`[n * H]`.
     """
-    return _degrees(*bits, num_rows(bits) if rows is None else rows)
+    return _degrees(*bits[:4], heads=bits.heads, rows=num_rows(bits) if rows is None else rows)
 
 
-def bits_to_csr(bits: Bits, rows: int | None = None) -> tuple[Tensor, Tensor]:
+def bits_to_csr(bits: Bits, *, rows: int | None = None) -> tuple[Tensor, Tensor]:
     """The edges as a list, grouped by query vertex.
 
     Args:
@@ -35,7 +35,7 @@ def bits_to_csr(bits: Bits, rows: int | None = None) -> tuple[Tensor, Tensor]:
         ``rowptr`` int64 of shape :obj:`[n * H + 1]`, and ``col`` int32 of shape :obj:`[E]`: the key
         node of each edge, over all graphs, ascending in each row.
     """
-    return _to_csr(*bits, num_rows(bits) if rows is None else rows)
+    return _to_csr(*bits[:4], heads=bits.heads, rows=num_rows(bits) if rows is None else rows)
 
 
 def csr_to_bits(
@@ -43,6 +43,7 @@ def csr_to_bits(
     col: Tensor,
     query_ptr: Tensor,
     key_ptr: Tensor,
+    *,
     heads: int,
     total: int | None = None,
 ) -> Bits:
@@ -57,33 +58,38 @@ def csr_to_bits(
         total (int, optional): The number of words, where the caller knows it.
     """
     empty = empty_bits(query_ptr, key_ptr, heads, total)
-    return empty._replace(words=_from_csr(rowptr, col, *empty))
+    return empty._replace(words=_from_csr(rowptr, col, *empty[:4], heads=heads))
 
 
 # Operators ########################################################################################
 
 
+def _bits(layout: tuple[Tensor, ...], heads: int) -> Bits:
+    words, word_ptr, query_ptr, key_ptr = layout
+    return Bits(words, word_ptr, query_ptr, key_ptr, heads)
+
+
 @custom_op("sbmgraph::bits_degrees", mutates_args=())
 def _degrees(
-    words: Tensor, word_ptr: Tensor, query_ptr: Tensor, key_ptr: Tensor, heads: int, rows: int
+    words: Tensor, word_ptr: Tensor, query_ptr: Tensor, key_ptr: Tensor, *, heads: int, rows: int
 ) -> Tensor:
-    return reference.degrees(Bits(words, word_ptr, query_ptr, key_ptr, heads), rows)
+    return reference.degrees(Bits(words, word_ptr, query_ptr, key_ptr, heads), rows=rows)
 
 
 @_degrees.register_fake
-def _(words, word_ptr, query_ptr, key_ptr, heads, rows):
+def _(words, word_ptr, *ptrs: Tensor, heads: int, rows: int) -> Tensor:
     return word_ptr.new_empty(rows)
 
 
 @custom_op("sbmgraph::bits_to_csr", mutates_args=())
 def _to_csr(
-    words: Tensor, word_ptr: Tensor, query_ptr: Tensor, key_ptr: Tensor, heads: int, rows: int
+    words: Tensor, word_ptr: Tensor, query_ptr: Tensor, key_ptr: Tensor, *, heads: int, rows: int
 ) -> tuple[Tensor, Tensor]:
-    return reference.to_csr(Bits(words, word_ptr, query_ptr, key_ptr, heads), rows)
+    return reference.to_csr(Bits(words, word_ptr, query_ptr, key_ptr, heads), rows=rows)
 
 
 @_to_csr.register_fake
-def _(words, word_ptr, query_ptr, key_ptr, heads, rows):
+def _(words, word_ptr, *ptrs: Tensor, heads: int, rows: int) -> tuple[Tensor, Tensor]:
     return word_ptr.new_empty(rows + 1), words.new_empty(get_ctx().new_dynamic_size())
 
 
@@ -95,6 +101,7 @@ def _from_csr(
     word_ptr: Tensor,
     query_ptr: Tensor,
     key_ptr: Tensor,
+    *,
     heads: int,
 ) -> Tensor:
     empty = Bits(words, word_ptr, query_ptr, key_ptr, heads)
@@ -102,47 +109,47 @@ def _from_csr(
 
 
 @_from_csr.register_fake
-def _(rowptr, col, words, *layout):
+def _(rowptr, col, words, *layout: Tensor, heads: int) -> Tensor:
     return torch.empty_like(words)
 
 
 @_degrees.register_kernel("cpu")
-def _(words, word_ptr, query_ptr, key_ptr, heads, rows):
+def _(*layout: Tensor, heads: int, rows: int) -> Tensor:
     from sbmgraph.kernels.bits import cpu
 
-    return cpu.degrees(Bits(words, word_ptr, query_ptr, key_ptr, heads), rows)
+    return cpu.degrees(_bits(layout, heads), rows=rows)
 
 
 @_to_csr.register_kernel("cpu")
-def _(words, word_ptr, query_ptr, key_ptr, heads, rows):
+def _(*layout: Tensor, heads: int, rows: int) -> tuple[Tensor, Tensor]:
     from sbmgraph.kernels.bits import cpu
 
-    return cpu.to_csr(Bits(words, word_ptr, query_ptr, key_ptr, heads), rows)
+    return cpu.to_csr(_bits(layout, heads), rows=rows)
 
 
 @_from_csr.register_kernel("cpu")
-def _(rowptr, col, *layout):
+def _(rowptr, col, *layout: Tensor, heads: int) -> Tensor:
     from sbmgraph.kernels.bits import cpu
 
-    return cpu.from_csr(rowptr, col, Bits(*layout))
+    return cpu.from_csr(rowptr, col, _bits(layout, heads))
 
 
 @_degrees.register_kernel("cuda")
-def _(words, word_ptr, query_ptr, key_ptr, heads, rows):
+def _(*layout: Tensor, heads: int, rows: int) -> Tensor:
     from sbmgraph.kernels.bits import gpu
 
-    return gpu.degrees(Bits(words, word_ptr, query_ptr, key_ptr, heads), rows)
+    return gpu.degrees(_bits(layout, heads), rows=rows)
 
 
 @_to_csr.register_kernel("cuda")
-def _(words, word_ptr, query_ptr, key_ptr, heads, rows):
+def _(*layout: Tensor, heads: int, rows: int) -> tuple[Tensor, Tensor]:
     from sbmgraph.kernels.bits import gpu
 
-    return gpu.to_csr(Bits(words, word_ptr, query_ptr, key_ptr, heads), rows)
+    return gpu.to_csr(_bits(layout, heads), rows=rows)
 
 
 @_from_csr.register_kernel("cuda")
-def _(rowptr, col, *layout):
+def _(rowptr, col, *layout: Tensor, heads: int) -> Tensor:
     from sbmgraph.kernels.bits import gpu
 
-    return gpu.from_csr(rowptr, col, Bits(*layout))
+    return gpu.from_csr(rowptr, col, _bits(layout, heads))

@@ -8,7 +8,7 @@ from torch import Tensor
 from sbmgraph.kernels.bits.layout import WORD_BITS, Bits, row_starts
 
 
-def degrees(bits: Bits, rows: int) -> Tensor:
+def degrees(bits: Bits, *, rows: int) -> Tensor:
     """The number of edges of each query vertex, int64 of shape :obj:`[rows]`."""
     start, width, _ = row_starts(bits, rows)
     total = torch.zeros(bits.words.numel() + 1, dtype=torch.int64, device=bits.words.device)
@@ -16,7 +16,7 @@ def degrees(bits: Bits, rows: int) -> Tensor:
     return total[start + width] - total[start]
 
 
-def to_csr(bits: Bits, rows: int) -> tuple[Tensor, Tensor]:
+def to_csr(bits: Bits, *, rows: int) -> tuple[Tensor, Tensor]:
     """``rowptr`` int64 [rows + 1] and ``col`` int32 [E], keys ascending in each row."""
     start, width, low = row_starts(bits, rows)
     word, bit = _spread(bits.words).nonzero(as_tuple=True)

@@ -94,7 +94,7 @@ def backward(
         drate = _spmm(csr.rowptr, csr.col, None, grad, member, csr.heads)
     if needs[1]:
         if csc is None:
-            csc = CSC(*transpose(csr.rowptr, csr.col, csr.heads, member.size(0)))
+            csc = CSC(*transpose(csr.rowptr, csr.col, heads=csr.heads, num_keys=member.size(0)))
         dmember = _spmm(*csc, grad, rate, csr.heads)
     return drate, dmember
 

@@ -38,7 +38,7 @@ def backward(
         grad_rate = product.view_as(rate)
     if needs[1]:
         if csc is None:
-            csc = CSC(*transpose(csr.rowptr, csr.col, csr.heads, member.size(0)))
+            csc = CSC(*transpose(csr.rowptr, csr.col, heads=csr.heads, num_keys=member.size(0)))
         vertex = csc.row.long() * csr.heads + (csr.row % csr.heads)[csc.perm]
         product = _spmm(csc.colptr, vertex, grad[csc.perm], rate.flatten(0, 1))
         grad_member = product.view_as(member)

@@ -123,7 +123,7 @@ def _dense_parts(
         words = torch.empty(int(word_ptr[-1]), dtype=torch.int32, device="cpu")
         bits = Bits(words, word_ptr, ptr, model.key_ptr, 1)
         dense_cpu.fill(model, law, exploration, seed, vertices, bits)
-        rowptr, col = bits_to_csr(bits, rows.size)
+        rowptr, col = bits_to_csr(bits, rows=rows.size)
         count[rows] = rowptr.diff().numpy()
         parts.append(Part(rows, col.numpy()))
     return parts

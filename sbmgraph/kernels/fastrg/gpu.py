@@ -205,7 +205,7 @@ def sample(model: EdgeModel, law: str, exploration: float, seed: int) -> tuple[T
         proposer.set_bits(first, last, ptr, bits)
         part = dense_gpu.Part(ptr, last - first, max_keys, bits)
         dense_gpu.fill(model, law, exploration, seed, part, chosen)
-        rowptr, col = bits_gpu.to_csr(bits, (last - first) * model.heads)
+        rowptr, col = bits_gpu.to_csr(bits, rows=(last - first) * model.heads)
         pointers.append(rowptr[1:] + edges)
         columns.append(col)
         edges += col.numel()

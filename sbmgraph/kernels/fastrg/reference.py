@@ -151,7 +151,7 @@ def _dense_edges(
     words = torch.cat(dense.sample_nodes(model, nodes, law, exploration, seed))
     word_ptr = word_pointers(ptr, model.key_ptr, model.heads)
     some = Bits(words, word_ptr, ptr, model.key_ptr, model.heads)
-    rowptr, col = bits.to_csr(some, nodes.numel() * model.heads)
+    rowptr, col = bits.to_csr(some, rows=nodes.numel() * model.heads)
     place = torch.repeat_interleave(rowptr.diff(), output_size=col.numel())
     row = nodes[place // model.heads] * model.heads + place % model.heads
     return (row * model.num_keys + col)[is_dense[row]]

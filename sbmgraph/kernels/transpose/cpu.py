@@ -60,7 +60,7 @@ def _fill_columns(start, stop, rowptr, col, heads, block, position, row, perm):
 
 
 def transpose(
-    rowptr: Tensor, col: Tensor, heads: int, num_keys: int
+    rowptr: Tensor, col: Tensor, *, heads: int, num_keys: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`sbmgraph.kernels.transpose.operator.transpose`."""
     ranges = split_nodes(rowptr, heads)

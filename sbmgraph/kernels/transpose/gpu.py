@@ -47,7 +47,7 @@ def _transpose_kernel(
 
 
 def transpose(
-    rowptr: Tensor, col: Tensor, heads: int, num_keys: int
+    rowptr: Tensor, col: Tensor, *, heads: int, num_keys: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`sbmgraph.kernels.transpose.operator.transpose`.
 
@@ -56,7 +56,7 @@ def transpose(
     """
     parts = min(MAX_PARTS, min(col.numel(), MAX_ENTRIES) // max(num_keys * heads, 1))
     if parts < MIN_PARTS:
-        return _by_sorting(rowptr, col, heads, num_keys)
+        return _by_sorting(rowptr, col, heads=heads, num_keys=num_keys)
     num_queries = (rowptr.numel() - 1) // heads
     nodes = triton.cdiv(num_queries, parts)
     table = torch.zeros(num_keys * heads * parts + 1, dtype=torch.int64, device=col.device)

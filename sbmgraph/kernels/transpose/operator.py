@@ -11,7 +11,7 @@ from sbmgraph.kernels.transpose import reference
 
 
 def transpose(
-    rowptr: Tensor, col: Tensor, heads: int, num_keys: int
+    rowptr: Tensor, col: Tensor, *, heads: int, num_keys: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Groups the edges of a CSR by key vertex.
 
@@ -25,35 +25,35 @@ def transpose(
         ``(colptr, row, perm)`` of :class:`~sbmgraph.kernels.csr.CSC`.
     """
     if PROBE.works(col.device.type):
-        return _transpose(rowptr, col, heads, num_keys)
-    return reference.transpose(rowptr, col, heads, num_keys)
+        return _transpose(rowptr, col, heads=heads, num_keys=num_keys)
+    return reference.transpose(rowptr, col, heads=heads, num_keys=num_keys)
 
 
 @custom_op("sbmgraph::transpose", mutates_args=(), device_types="cpu")
 def _transpose(
-    rowptr: Tensor, col: Tensor, heads: int, num_keys: int
+    rowptr: Tensor, col: Tensor, *, heads: int, num_keys: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     from sbmgraph.kernels.transpose import cpu
 
-    return cpu.transpose(rowptr, col, heads, num_keys)
+    return cpu.transpose(rowptr, col, heads=heads, num_keys=num_keys)
 
 
 @_transpose.register_kernel("cuda")
-def _(rowptr, col, heads, num_keys):
+def _(rowptr, col, *, heads, num_keys):
     from sbmgraph.kernels.transpose import gpu
 
-    return gpu.transpose(rowptr, col, heads, num_keys)
+    return gpu.transpose(rowptr, col, heads=heads, num_keys=num_keys)
 
 
 @_transpose.register_fake
-def _(rowptr, col, heads, num_keys):
+def _(rowptr, col, *, heads, num_keys):
     colptr = rowptr.new_empty(num_keys * heads + 1)
     return colptr, torch.empty_like(col), rowptr.new_empty(col.size(0))
 
 
 def _attempt(device: torch.device) -> None:
     rowptr = torch.tensor([0, 1], dtype=torch.int64, device=device)
-    _transpose(rowptr, torch.zeros(1, dtype=torch.int32, device=device), 1, 1)
+    _transpose(rowptr, torch.zeros(1, dtype=torch.int32, device=device), heads=1, num_keys=1)
 
 
 PROBE = Probe("transpose", _attempt)

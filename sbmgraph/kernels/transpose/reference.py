@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def transpose(
-    rowptr: Tensor, col: Tensor, heads: int, num_keys: int
+    rowptr: Tensor, col: Tensor, *, heads: int, num_keys: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`sbmgraph.kernels.transpose.operator.transpose`."""
     vertices = torch.arange(rowptr.numel() - 1, device=col.device)

@@ -20,6 +20,7 @@ from jsonargparse import ArgumentParser
 from torch.nn import functional as F
 
 from sbmgraph.files import write_atomically
+from sbmgraph.run import Run
 from sbmgraph.training.callbacks import run_callbacks, run_loggers
 from sbmgraph.training.checkpoints import AtomicCheckpointIO
 from sbmgraph.training.cli import be_quiet, command_of, told
@@ -28,8 +29,7 @@ from sbmgraph.training.graphs.models import MODELS, NodeClassifier, Setting, bui
 from sbmgraph.training.graphs.module import GraphClassifier, GraphDataModule, setting_of
 from sbmgraph.training.graphs.table import load, section
 from sbmgraph.training.graphs.tasks import TASKS
-from sbmgraph.training.lock import lock_run
-from sbmgraph.training.summary import device_name, peak_memory, training_seconds, write_json
+from sbmgraph.training.summary import device_name, peak_memory, training_seconds
 from sbmgraph.training.task_cli import about, find_presets
 from sbmgraph.version import __version__
 
@@ -94,15 +94,15 @@ def train_all(
             for model in models:
                 if (task, model, seed, own[task].steps) in done:
                     continue
-                folder = Path(runs) / "graphs" / task / model / f"seed{seed}"
-                result = train_apart(task, model, seed, own[task], folder)
+                run = Run.at(Path(runs) / "graphs" / task, model, seed)
+                result = train_apart(task, model, seed, own[task], run)
                 results.append(result)
                 save(path, results, commands, setting, overrides)
                 print(_line(result), flush=True)
     print(section(path))
 
 
-def train(task: str, name: str, seed: int, setting: Setting, folder: Path) -> dict[str, Any]:
+def train(task: str, name: str, seed: int, setting: Setting, run: Run) -> dict[str, Any]:
     """Trains and tests one model in a run folder.
 
     Returns:
@@ -110,28 +110,27 @@ def train(task: str, name: str, seed: int, setting: Setting, folder: Path) -> di
         memory of training above that before it), and ``loss`` (at the start and every tenth of the
         steps).
     """
-    with lock_run(folder), naming_full_disk(folder):
+    with run.lock(), naming_full_disk(run):
         _warm_up(task, name, setting)
         start_bytes = _resident()
         L.seed_everything(seed, verbose=False)
         module = GraphClassifier(task, name, asdict(setting), seed)
         data = GraphDataModule(task, setting, seed)
-        for older in (folder / "checkpoints").glob("*.ckpt"):
-            older.unlink()
-        loggers = run_loggers(folder)
+        run.remove_checkpoints()
+        loggers = run_loggers(run)
         trainer = L.Trainer(
             max_steps=setting.steps,
             accelerator="cpu",
             devices=1,
             logger=loggers,
-            callbacks=run_callbacks(folder, loggers[0]),  # type: ignore[arg-type]
+            callbacks=run_callbacks(run, loggers[0]),  # type: ignore[arg-type]
             plugins=[AtomicCheckpointIO()],
             log_every_n_steps=max(setting.steps // 10, 1),
             num_sanity_val_steps=0,
             limit_val_batches=0,
             enable_progress_bar=False,
             enable_model_summary=False,
-            default_root_dir=str(folder),
+            default_root_dir=str(run),
         )
         trainer.fit(module, data)
         peak_bytes = peak_memory(torch.device("cpu"))
@@ -155,10 +154,10 @@ def train(task: str, name: str, seed: int, setting: Setting, folder: Path) -> di
             if start_bytes is None
             else round(max(peak_bytes - start_bytes, 0) / 2**20, 1),
             "device": device_name(torch.device("cpu")),
-            "loss": _losses(folder),
+            "loss": run.metrics()["train/loss"].dropna().round(4).tolist(),
             "name": f"graphs_{task}",
         }
-        write_json(folder / "summary.json", summary)
+        run.write_summary(summary)
         return summary
 
 
@@ -210,12 +209,6 @@ def _resident() -> int | None:
     except (OSError, IndexError, ValueError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _losses(folder: Path) -> list[float]:
-    import pandas as pd
-
-    return pd.read_csv(folder / "metrics.csv")["train/loss"].dropna().round(4).tolist()
 
 
 def _line(run: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sbmgraph.files import write_atomically
+from sbmgraph.run import Run
 from sbmgraph.viz.report.history import thinned
 from sbmgraph.viz.report.html import render
 
@@ -119,21 +120,22 @@ def find_runs(folders: Iterable[str | Path]) -> list[RunSummary]:
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise ValueError(f"{folder}: expected a folder of runs, found none")
-        own = folder / "summary.json"
-        runs = _runs_of([own]) if own.is_file() else []
-        runs = runs or _runs_of(sorted(folder.rglob("summary.json")))
+        own = Run(folder)
+        runs = _runs_of([own]) if own.is_finished else []
+        runs = runs or _runs_of(Run.below(folder))
         if not runs:
             raise ValueError(
-                f"{folder}: expected a finished run or folders of them, found no summary.json"
+                f"{folder}: expected a finished run or folders of them, "
+                f"found no {own.summary_file.name}"
             )
         for run in runs:
             found.setdefault(run.folder.resolve(), run)
     return list(found.values())
 
 
-def _runs_of(paths: Iterable[Path]) -> list[RunSummary]:
-    """The runs of some ``summary.json``, less those that list the summaries of other folders."""
-    read = [(path.parent, _read(path)) for path in paths]
+def _runs_of(runs: Iterable[Run]) -> list[RunSummary]:
+    """Some runs with their results, less folders that list the summaries of others."""
+    read = [(run.path, _read(run.summary_file)) for run in runs]
     return [RunSummary(folder, values) for folder, values in read if values is not None]
 
 
@@ -205,7 +207,7 @@ def _run(run: RunSummary) -> dict[str, Any]:
         "seconds": _number(values.get("seconds")),
         "memory": _number(values.get("peak_memory_bytes")),
         "device": str(values.get("device", "–")),
-        "curves": _curves(run.folder / "metrics.csv"),
+        "curves": _curves(Run(run.folder).metrics_file),
     }
 
 
