@@ -100,8 +100,9 @@ def merge(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in other.items():
         inner = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        merged[key] = merge(inner, value) if both else value
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            value = merge(inner, value)
+        merged[key] = value
     return merged
 
 
