@@ -76,12 +76,15 @@ def sbm_attention(
             f"and keep no cache), got {key.size(2)}"
         )
     mask, batch = flatten_mask(torch.Size(size), attention_mask, query.device)
-    flat = [tensor.transpose(1, 2)[mask] for tensor in (query, key, value)]
+    flat = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]
+    place = None if attention_mask is None else mask.flatten().nonzero().squeeze(1)
+    if place is not None:
+        flat = [tensor.index_select(0, place) for tensor in flat]
     options: dict[str, Any] = {"scale": scaling, "dropout": dropout, "batch_size": size[0]}
     if not kwargs.get("output_attentions"):
-        return _unflatten(heads(*flat, batch, **options), mask), None
+        return _unflatten(heads(*flat, batch, **options), place, size), None
     out, (edge_index, alpha) = heads(*flat, batch, return_attention_weights=True, **options)
-    return _unflatten(out, mask), _dense_weights(edge_index, alpha, mask, batch)
+    return _unflatten(out, place, size), _dense_weights(edge_index, alpha, mask, batch)
 
 
 def sbm_mask(
@@ -139,9 +142,12 @@ def _check_call(is_causal: bool, attention_mask: Any, kwargs: dict[str, Any]) ->
         )
 
 
-def _unflatten(x: Tensor, mask: Tensor) -> Tensor:
-    """Padded [B, N, ...] from the valid tokens' rows [T, ...], zeros elsewhere."""
-    return x.new_zeros(*mask.shape, *x.shape[1:]).index_put((mask,), x)
+def _unflatten(x: Tensor, place: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """Padded [B, N, ...] from the valid tokens' rows [T, ...], zeros elsewhere; ``place`` says
+    where they go, and :obj:`None` that all are valid."""
+    if place is not None:
+        x = x.new_zeros(size[0] * size[1], *x.shape[1:]).index_copy(0, place, x)
+    return x.view(*size, *x.shape[1:])
 
 
 def _dense_weights(edge_index: Tensor, alpha: Tensor, mask: Tensor, batch: Tensor) -> Tensor:
