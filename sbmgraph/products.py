@@ -12,9 +12,7 @@ LONG = 16384
 device, but of a batch of products gives each to a few multiprocessors only."""
 
 
-def head_product(
-    x: Tensor, weight: Tensor, value: Tensor | None = None, bias: Tensor | None = None
-) -> Tensor:
+def head_product(x: Tensor, weight: Tensor, value: Tensor | None = None) -> Tensor:
     """Node features [n, H, p] times a matrix of each head [H, p, q]: [n, H, q], head by head in
     memory.
 
@@ -22,17 +20,11 @@ def head_product(
         x: The features.
         weight: The matrices.
         value: The product, where it is known already: gradients flow all the same.
-        bias: Added to every node's, [H, q].
     """
     with torch.autocast(x.device.type, enabled=False):
         if value is None:
-            by_head = x.detach().transpose(0, 1)
-            if bias is None:
-                value = torch.bmm(by_head, weight.detach())
-            else:
-                value = torch.baddbmm(bias.detach().unsqueeze(1), by_head, weight.detach())
-            value = value.transpose(0, 1)
-        return _HeadProduct.apply(x, weight, bias, value)
+            value = torch.bmm(x.detach().transpose(0, 1), weight.detach()).transpose(0, 1)
+        return _HeadProduct.apply(x, weight, value)
 
 
 def sum_outer(a: Tensor, b: Tensor) -> Tensor:
@@ -51,25 +43,21 @@ class _HeadProduct(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, value: Tensor) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, value: Tensor) -> Tensor:
         return value.view_as(value)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
-    def backward(
-        ctx: Any, grad: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        grad_x = grad_weight = grad_bias = None
+        grad_x = grad_weight = None
         with torch.autocast(weight.device.type, enabled=False):
             if ctx.needs_input_grad[0]:
                 product = torch.bmm(grad.transpose(0, 1), weight.transpose(1, 2))
                 grad_x = product.transpose(0, 1)
             if ctx.needs_input_grad[1]:
                 grad_weight = sum_outer(x, grad)
-            if ctx.needs_input_grad[2]:
-                grad_bias = grad.sum(0)
-        return grad_x, grad_weight, grad_bias, None
+        return grad_x, grad_weight, None

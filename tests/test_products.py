@@ -33,20 +33,6 @@ def test_second_derivatives_and_partial_gradients() -> None:
     assert torch.autograd.gradcheck(lambda y: head_product(y, weight.detach()), (x,))
 
 
-def test_bias_of_every_head() -> None:
-    x, weight = random_inputs()
-    bias = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
-    out = head_product(x, weight, bias=bias)
-    torch.testing.assert_close(out, torch.einsum("nhp,hpq->nhq", x, weight) + bias)
-    assert out.transpose(0, 1).is_contiguous()
-
-    def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        return head_product(x, weight, bias=bias)
-
-    assert torch.autograd.gradcheck(product, (x, weight, bias))
-    assert torch.autograd.gradgradcheck(product, (x, weight, bias))
-
-
 def test_no_nodes() -> None:
     x, weight = random_inputs(0)
     out = head_product(x, weight)

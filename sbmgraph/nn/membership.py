@@ -186,8 +186,7 @@ class MembershipNetwork(nn.Module):
                 )
             )
             return
-        of_query = _logits(self.phi, self._map(self.phi), query)
-        of_key = _logits(self._key_network, self._map(self._key_network), key)
+        of_query, of_key = self._logits(self.phi(query)), self._logits(self._key_network(key))
         affinity = self.affinity()
 
         def expected(b: Tensor) -> Tensor:
@@ -204,7 +203,7 @@ class MembershipNetwork(nn.Module):
         if self.lin_pe is not None and pe is not None:
             x = x + self.lin_pe(pe).view_as(x)
         network = self._key_network if of_keys else self.phi
-        return self._squash(_logits(network, self._map(network), x))
+        return self._memberships(network(x))
 
     def affinity(self) -> Tensor:
         """The block affinities :math:`\\mathbf{B}` [H, K, K]: with ``"sigmoid"`` each head's sum
@@ -238,14 +237,14 @@ class MembershipNetwork(nn.Module):
             check_weight_dtype(name, value, self.clusters)
             check_same("device", **{name: value, "weight": self.clusters})
         if self.phi_key is None and self.lin_pe is None:
-            shared = self._map(self.phi)
-            of_query, of_key = (self._squash(_logits(self.phi, shared, x)) for x in (query, key))
+            hidden = self.phi(torch.cat([query, key]))
+            of_query, of_key = hidden.split([query.size(0), key.size(0)])
+            members = self._memberships(of_query), self._memberships(of_key)
         else:
-            of_query = self.membership(query, query_pe)
-            of_key = self.membership(key, key_pe, of_keys=True)
+            members = self.membership(query, query_pe), self.membership(key, key_pe, of_keys=True)
         return SBM.unchecked(
-            of_query,
-            of_key,
+            members[0],
+            members[1],
             self.affinity(),
             query_batch,
             key_batch,
@@ -256,23 +255,20 @@ class MembershipNetwork(nn.Module):
     def _key_network(self) -> nn.Sequential:
         return self.phi if self.phi_key is None else self.phi_key
 
-    def _squash(self, logits: Tensor) -> Tensor:
+    def _memberships(self, hidden: Tensor) -> Tensor:
+        logits = self._logits(hidden)
         return logits.softmax(dim=-1) if self._simplex else torch.sigmoid(logits)
 
-    def _map(self, network: nn.Sequential) -> tuple[Tensor, Tensor]:
-        """What makes logits of :math:`\\phi`'s hidden layer: its last layer, the clusters, the
-        temperature and the constant as one linear map of each head, [H, d, K] and [H, K]. All of
-        them are small; a pass over the nodes for each of them is not."""
-        with torch.autocast(self.clusters.device.type, enabled=False):
-            last: Any = network[-1]
-            clusters = _at_least_float32(self.clusters)
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Of :math:`\\phi`'s output [n, H, d]: [n, H, K], which lie head by head."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden, clusters = _at_least_float32(hidden), _at_least_float32(self.clusters)
+            logits = head_product(hidden, clusters.transpose(1, 2))
             if self.log_temperature is not None:
-                clusters = clusters * _at_least_float32(self.log_temperature).exp().view(-1, 1, 1)
+                logits = logits * _at_least_float32(self.log_temperature).exp().unsqueeze(-1)
             elif self.options.membership_temperature != 1.0:
-                clusters = clusters * self.options.membership_temperature
-            weight = clusters @ _at_least_float32(last.weight)
-            bias = clusters @ _at_least_float32(last.bias)
-            return weight.transpose(1, 2), bias if self._simplex else bias + self.offset
+                logits = logits * self.options.membership_temperature
+            return logits if self._simplex else logits + self.offset
 
     def _affinity_scores(self) -> Tensor:
         if self.affinity_logits is not None:
@@ -289,13 +285,6 @@ class MembershipNetwork(nn.Module):
 
 def _mlp(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels))
-
-
-def _logits(network: nn.Sequential, map_: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-    """Of head features ``x`` [n, H, d]: [n, H, K], which lie head by head."""
-    weight, bias = map_
-    hidden = torch.relu(network[0](x))
-    return head_product(_at_least_float32(hidden), weight, bias=bias)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
