@@ -122,6 +122,7 @@ def language_data(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_commands_run_in_order(tmp_path: Path) -> None:
     for module in ("lightning", "matplotlib", "entmax"):

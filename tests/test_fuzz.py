@@ -324,5 +324,6 @@ def test_mutated_calls_are_right_or_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_many_mutated_calls_are_right_or_refused() -> None:
     run(50_000, 10_000)

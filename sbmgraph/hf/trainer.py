@@ -12,7 +12,7 @@ from transformers import Trainer
 from sbmgraph.checks import check_range
 from sbmgraph.nn import SBMHeads, split_membership
 from sbmgraph.record import layer_density, record
-from sbmgraph.training.density_control import DensityConfig, DensityControl
+from sbmgraph.training.density_control import DensityConfig, DensityControl, bound_density
 
 
 class SBMTrainer(Trainer):
@@ -49,6 +49,10 @@ class SBMTrainer(Trainer):
         self.density = density
         self.membership_lr = membership_lr
         self._control: DensityControl | None = None
+        if density is not None and density.is_bound:
+            bound_density(self.model, density.target)
+            if hasattr(self.model.config, "sbm"):
+                self.model.config.sbm["max_density"] = density.target
         self._densities: dict[str, list[dict[str, float]]] = {"train": [], "eval": []}
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
@@ -75,6 +79,11 @@ class SBMTrainer(Trainer):
     ) -> Any:
         """The model's loss and, in training, the density penalty."""
         options: dict[str, Any] = {"num_items_in_batch": num_items_in_batch}
+        if self.density is not None and self.density.is_bound:
+            target = self.density.target
+            if model.training:
+                target = self._schedule.target(self.state.global_step)
+            bound_density(model, target)
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, **options)
         with record(model) if samples(model) else nullcontext(()) as runs:
@@ -119,12 +128,17 @@ class SBMTrainer(Trainer):
             logs["eval_density"] = self._means("eval")["density"]
         super().log(logs, *args, **kwargs)
 
+    @property
+    def _schedule(self) -> DensityControl:
+        if self._control is None:
+            assert self.density is not None
+            self._control = DensityControl(self.density, self.state.max_steps)
+        return self._control
+
     def _penalty(self, model: nn.Module, runs: Any) -> Tensor | None:
         if self.density is None or not len(runs):
             return None
-        if self._control is None:
-            self._control = DensityControl(self.density, self.state.max_steps)
-        penalty = self._control.penalty(runs, self.state.global_step)
+        penalty = self._schedule.penalty(runs, self.state.global_step)
         if penalty is not None and not penalty.requires_grad and samples(model, learning=True):
             raise ValueError(
                 "'gradient_checkpointing_kwargs' must hold use_reentrant=False for a density "

@@ -134,6 +134,15 @@ class SBMHeads(nn.Module):
     def num_samples(self, value: int) -> None:
         self.options = replace(self.options, num_samples=value)
 
+    @property
+    def max_density(self) -> float | None:
+        """Bound of the expected density of each head on each graph; may be set."""
+        return self.options.max_density
+
+    @max_density.setter
+    def max_density(self, value: float | None) -> None:
+        self.options = replace(self.options, max_density=value)
+
     def set_dense(self, dense: bool = True, density: float | None = None) -> None:
         """Turns sampling off or on.
 

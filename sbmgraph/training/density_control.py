@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sbmgraph.checks import check_choice, check_range
+from sbmgraph.nn.heads import SBMHeads
 from sbmgraph.ops.edge_prob import edge_prob
 from sbmgraph.record import LayerSample
 
-PENALTIES = ("expected", "sampled")
+PENALTIES = ("expected", "sampled", "bound")
 SHAPES = ("linear", "cosine")
 
 
@@ -38,7 +39,9 @@ class DensityConfig:
         shape: How the target falls: ``"linear"`` or ``"cosine"``.
         penalty: Which density d: ``"expected"`` (exact, without sampling noise), or ``"sampled"``:
             that of the drawn graphs, whose gradient is the expected density's on the drawn edges
-            alone (straight through), as in the authors' program.
+            alone (straight through), as in the authors' program. ``"bound"`` penalises nothing:
+            the target is the ``max_density`` of every layer instead, so that pairs compete for what
+            it allows. In evaluation the bound is ``target``, however far the training has come.
 
     Raises:
         ValueError: If a value is out of range.
@@ -67,6 +70,13 @@ class DensityConfig:
                 )
         check_choice("shape", self.shape, SHAPES)
         check_choice("penalty", self.penalty, PENALTIES)
+        if self.is_bound and self.target == 0:
+            raise ValueError("'target' must be above 0 where it is a bound, got 0")
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether density is bounded rather than penalised."""
+        return self.penalty == "bound"
 
 
 class DensityControl:
@@ -113,14 +123,30 @@ class DensityControl:
             The penalty, :obj:`None` where nothing was recorded or the weight is 0.
         """
         weight = self.weight(step)
-        if weight == 0 or not len(runs):
+        if weight == 0 or self.config.is_bound or not len(runs):
             return None
         measure = expected_density if self.config.penalty == "expected" else sampled_density
         return weight * (measure(runs) - self.target(step)).clamp(min=0)
 
     def values(self, step: int) -> dict[str, float]:
         """What to log of a step: ``density_weight`` and ``target_density``."""
-        return {"density_weight": self.weight(step), "target_density": self.target(step)}
+        weight = 0.0 if self.config.is_bound else self.weight(step)
+        return {"density_weight": weight, "target_density": self.target(step)}
+
+
+def bound_density(model: nn.Module, max_density: float) -> None:
+    """Sets the bound of the expected density of every layer's heads that sample.
+
+    Args:
+        model: What holds :class:`~sbmgraph.nn.SBMHeads`, at any depth.
+        max_density: The bound; from 1 on there is none.
+
+    Raises:
+        ValueError: If it is not above the heads' exploration.
+    """
+    for module in model.modules():
+        if isinstance(module, SBMHeads) and not module.dense:
+            module.max_density = max_density if max_density < 1 else None
 
 
 def expected_density(runs: Sequence[LayerSample]) -> Tensor:

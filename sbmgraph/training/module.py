@@ -21,7 +21,7 @@ from sbmgraph.nn.config import EncoderConfig
 from sbmgraph.nn.membership import split_membership
 from sbmgraph.nn.models import MODELS, build_model
 from sbmgraph.record import LayerSample, record
-from sbmgraph.training.density_control import DensityConfig, DensityControl
+from sbmgraph.training.density_control import DensityConfig, DensityControl, bound_density
 from sbmgraph.training.schedule import SCHEDULES, check_warmup, make_schedule
 
 STAGES = ("train", "val", "test")
@@ -134,6 +134,7 @@ class SequenceClassifier(L.LightningModule):
         if encoder["pooling"] != "padded_mean":
             encoder["padded_length"] = None
         self.model = self.make_model(EncoderConfig(**encoder), (options or {}).get(name, {}))
+        self._bound_as_in_evaluation()
         self.accuracy = torch.nn.ModuleDict(
             {
                 # Two at least: a regression's one class has no accuracy.
@@ -149,6 +150,13 @@ class SequenceClassifier(L.LightningModule):
         """Optimizer steps of the whole run; :obj:`None` where only time ends it."""
         steps = self.trainer.estimated_stepping_batches
         return int(steps) if steps < float("inf") else None
+
+    @property
+    def control(self) -> DensityControl:
+        """What steers the density of this run."""
+        if self._control is None:
+            self._control = DensityControl(self._density, self.num_steps)
+        return self._control
 
     def make_model(self, config: EncoderConfig, options: dict[str, Any]) -> torch.nn.Module:
         """Makes what is trained."""
@@ -167,16 +175,14 @@ class SequenceClassifier(L.LightningModule):
         """The cross-entropy and the weighted expected density of a batch."""
         with record(self.model) as runs:
             loss = self._evaluate(batch, "train")
-        if self._control is None:
-            self._control = DensityControl(self._density, self.num_steps)
-        penalty = self._control.penalty(runs, self.global_step)
+        penalty = self.control.penalty(runs, self.global_step)
         if penalty is not None:
             loss = loss + penalty
         every = self.trainer.log_every_n_steps
         if every and (self.global_step + 1) % every == 0:
             self._log_densities(runs, batch, "train")
             if len(runs) and self.hparams["density"] is not None:
-                self._log("train", self._control.values(self.global_step), len(batch))
+                self._log("train", self.control.values(self.global_step), len(batch))
             self._warn_if_starved(runs)
         return loss
 
@@ -189,20 +195,29 @@ class SequenceClassifier(L.LightningModule):
         self._evaluate_recorded(batch, "test")
 
     def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
-        """Makes the step's randomness a function of its place in the run."""
+        """Makes the step's randomness a function of its place in the run, as its bound is."""
         self._reseed(0, batch_idx)
+        if self._density.is_bound:
+            bound_density(self.model, self.control.target(self.global_step))
 
     def on_validation_batch_start(self, batch: SequenceBatch, batch_idx: int, *_: int) -> None:
         """As for training; every validation draws alike."""
         self._reseed(1, batch_idx)
+        self._bound_as_in_evaluation()
 
     def on_test_batch_start(self, batch: SequenceBatch, batch_idx: int, *_: int) -> None:
         """As for training; every test draws alike."""
         self._reseed(2, batch_idx)
+        self._bound_as_in_evaluation()
 
     def on_predict_batch_start(self, batch: SequenceBatch, batch_idx: int, *_: int) -> None:
         """As for training; every prediction draws alike."""
         self._reseed(3, batch_idx)
+        self._bound_as_in_evaluation()
+
+    def _bound_as_in_evaluation(self) -> None:
+        if self._density.is_bound:
+            bound_density(self.model, self._density.target)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and its schedule; eps is 1e-6, or 1e-4 where weights are float16, in which squared

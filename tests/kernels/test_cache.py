@@ -49,7 +49,12 @@ def run(folder: Path, prelude: str = "") -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "damage"), [("nbi", "truncated"), ("nbc", "garbage"), ("nbc", "empty")]
+    ("suffix", "damage"),
+    [
+        pytest.param("nbi", "truncated", marks=pytest.mark.slow),
+        ("nbc", "garbage"),
+        pytest.param("nbc", "empty", marks=pytest.mark.slow),
+    ],
 )
 def test_damaged_entries_are_compiled_anew(tmp_path: Path, suffix: str, damage: str) -> None:
     assert run(tmp_path) == (0, 0)
@@ -83,6 +88,7 @@ def test_the_stamp_covers_every_compiled_function_of_the_kernels() -> None:
     assert compiled <= set(jit.inlined_files())
 
 
+@pytest.mark.slow
 def test_code_is_compiled_anew_where_primitives_changed(tmp_path: Path) -> None:
     change = "import sbmgraph.kernels._numba.jit as m\nm.STAMP = 'other'\n"
     run(tmp_path)

@@ -32,7 +32,13 @@ print("fine")
 """
 
 
-@pytest.mark.parametrize("mode", MODES)
+OFTEN = ("fake", "transform")
+"""Modes that the default tests start a process for."""
+
+
+@pytest.mark.parametrize(
+    "mode", [m if m in OFTEN else pytest.param(m, marks=pytest.mark.slow) for m in MODES]
+)
 def test_no_mode_spoils_the_first_question(mode: str) -> None:
     script = SCRIPT.format(mode=MODES[mode])
     out = subprocess.run(

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from sbmgraph import record
-from sbmgraph.nn import SBMConv
+from sbmgraph.nn import SBMConv, SBMHeads
 from sbmgraph.training import DensityConfig, DensityControl
-from sbmgraph.training.density_control import expected_density, sampled_density
+from sbmgraph.training.density_control import bound_density, expected_density, sampled_density
 from sbmgraph.training.module import padded_density
 
 
@@ -130,3 +131,54 @@ def test_training_logs_and_keeps_the_control(data, tmp_path, make_model, make_tr
 
 def test_the_old_weight_is_a_control_without_a_target(data, make_model):
     assert make_model(data, density_weight=0.3)._density == DensityConfig(weight=0.3)
+
+
+def test_a_bound_penalises_nothing():
+    _, runs = sampled()
+    control = DensityControl(DensityConfig(weight=2.0, target=0.05, penalty="bound"))
+    assert control.penalty(runs, 0) is None
+    assert control.values(0) == {"density_weight": 0.0, "target_density": 0.05}
+    with pytest.raises(ValueError, match="'target' must be above 0 where it is a bound"):
+        DensityConfig(penalty="bound")
+
+
+def test_a_bound_follows_its_schedule_and_is_the_target_in_evaluation(
+    data, tmp_path, make_model, make_trainer
+):
+    config = DensityConfig(target=0.1, start_target=1.0, anneal=0.9, penalty="bound")
+    model = make_model(data, density=config)
+    heads = [m for m in model.modules() if isinstance(m, SBMHeads)]
+    assert {h.max_density for h in heads} == {0.1}
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, module, *args):
+            done = trainer.global_step - 1  # the step that was just taken, from 0
+            expected = module.control.target(done)
+            assert {h.max_density for h in heads} == {None if expected >= 1 else expected}
+            seen.append(expected)
+
+        def on_validation_batch_end(self, trainer, module, *args):
+            assert {h.max_density for h in heads} == {0.1}
+
+    trainer = make_trainer(tmp_path)
+    trainer.callbacks.append(Watch())
+    trainer.fit(model, data)
+    assert seen[0] == 1.0
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1] < 1.0
+    trainer.test(model, data, verbose=False)
+    found = [
+        v for k, v in trainer.callback_metrics.items() if k.startswith("test/expected_density")
+    ]
+    assert found
+    assert max(map(float, found)) <= 0.1 + 1e-6
+
+
+def test_dense_heads_are_not_bound():
+    conv = SBMConv(8, 8, heads=2, num_clusters=3, init_density=1)
+    bound_density(conv, 0.3)
+    assert conv.attention.max_density is None
+    conv.attention.set_dense(False, 0.5)
+    bound_density(conv, 0.3)
+    assert conv.attention.max_density == 0.3
