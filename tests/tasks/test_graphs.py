@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import networkx as nx
 import pytest
 import torch
+from torch.nn import functional as F
 
+from sbmgraph import SBM
+from sbmgraph.nn import MembershipNetwork
 from sbmgraph.run import Run
+from sbmgraph.training.graphs.blocks import block_measures
 from sbmgraph.training.graphs.command import main, train, train_all
 from sbmgraph.training.graphs.models import ExpanderAttention, Setting
+from sbmgraph.training.graphs.module import GraphClassifier, GraphDataModule
 from sbmgraph.training.graphs.table import section
 from sbmgraph.training.graphs.tasks import DistantPartners, TreeNeighboursMatch
 
@@ -127,6 +133,43 @@ def test_results_are_written_resumed_and_rendered(tmp_path, capsys) -> None:
     assert "| tree-2 | gps-sbm | not run |" in table
     assert "| tree-7 | all | not run |" in table
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["graphs.json", "runs"]
+
+
+def test_variants_are_trained_besides_and_their_blocks_measured(tmp_path) -> None:
+    path = tmp_path / "graphs.json"
+    setting = Setting(steps=2, batch_size=2, channels=8, num_clusters=3, test_graphs=2)
+    variants = {"softmax": {"sbm": {"membership": "softmax"}, "num_clusters": 4}}
+    train_all(tasks=["partners"], models=["gps-dense"], seeds=[1], setting=setting,
+              variants=variants, output=str(path), runs=str(tmp_path / "runs"))  # fmt: skip
+    dense, varied = json.loads(path.read_text())["runs"]
+    assert dense["block_strength"] is None
+    assert varied["model"] == "gps-sbm-softmax"
+    assert varied["options"]["sbm"] == {"membership": "softmax"}
+    assert varied["options"]["num_clusters"] == 4
+    assert 0 <= varied["block_strength"] <= 1
+    assert -1 <= varied["block_agreement"] <= 1
+    assert "| partners | gps-sbm-softmax |" in section(path)
+
+
+def test_measures_of_heads_whose_blocks_are_the_communities() -> None:
+    """A planted model in the place of what layers infer: strength near 1 and agreement 1."""
+    setting = Setting(batch_size=2, channels=8, num_clusters=8, test_graphs=2)
+    module = GraphClassifier("partners", "gps-sbm", asdict(setting))
+    data = GraphDataModule("partners", setting)
+    community = next(iter(data.test_dataloader())).x[:, 0]
+    member = F.one_hot(community, 8).float().unsqueeze(1).expand(-1, 2, -1).contiguous()
+
+    def planted(network, args, kwargs, sbm):
+        return SBM(
+            member, member, 0.5 * torch.eye(8).repeat(2, 1, 1), sbm.query_batch, sbm.key_batch
+        )
+
+    for part in module.modules():
+        if isinstance(part, MembershipNetwork):
+            part.register_forward_hook(planted, with_kwargs=True)
+    found = block_measures(module, data)
+    assert found["block_agreement"] == pytest.approx(1)
+    assert found["block_strength"] > 0.9
 
 
 def test_bad_input(tmp_path) -> None:

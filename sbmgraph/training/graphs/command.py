@@ -25,6 +25,7 @@ from sbmgraph.training.callbacks import run_callbacks, run_loggers
 from sbmgraph.training.checkpoints import AtomicCheckpointIO
 from sbmgraph.training.cli import be_quiet, command_of, told
 from sbmgraph.training.faults import naming_full_disk
+from sbmgraph.training.graphs.blocks import block_measures
 from sbmgraph.training.graphs.models import MODELS, NodeClassifier, Setting, build_body
 from sbmgraph.training.graphs.module import GraphClassifier, GraphDataModule, setting_of
 from sbmgraph.training.graphs.table import load, section
@@ -32,6 +33,9 @@ from sbmgraph.training.graphs.tasks import TASKS
 from sbmgraph.training.summary import device_name, peak_memory, training_seconds
 from sbmgraph.training.task_cli import about, find_presets
 from sbmgraph.version import __version__
+
+VARIED = "gps-sbm"
+"""The model that may have variants."""
 
 
 def main(argv: Sequence[str] | None = None, program: str = "tasks/graphs.py") -> int:
@@ -57,6 +61,7 @@ def train_all(
     seeds: list[int] = [1, 2, 3],  # noqa: B006
     setting: Setting = Setting(),  # noqa: B008
     overrides: dict[str, dict[str, Any]] = {},  # noqa: B006
+    variants: dict[str, dict[str, Any]] = {},  # noqa: B006
     output: str = "tasks/results/graphs.json",
     runs: str = "runs",
     command: str = "",
@@ -69,6 +74,8 @@ def train_all(
         seeds: Seeds of the runs.
         setting: Everything else of a run.
         overrides: Entries of the setting that a task has otherwise, by the task's name.
+        variants: Entries of the setting that a variant of gps-sbm has otherwise, by a name for it,
+            as in ``{softmax: {sbm: {membership: softmax}}}``. Each is trained besides.
         output: JSON file of the results; runs that are in it already are not repeated.
         runs: Folder of all runs.
         command: What to note as the command.
@@ -84,6 +91,10 @@ def train_all(
     if unknown:
         raise ValueError(f"'overrides' must map tasks among {list(TASKS)}, got {unknown}")
     own = {task: setting_of(setting, overrides.get(task, {})) for task in TASKS}
+    named = {name: (name, own) for name in models}
+    for name, changes in variants.items():
+        changed = {task: setting_of(own[task], changes) for task in TASKS}
+        named[f"{VARIED}-{name}"] = (VARIED, changed)
     path = Path(output)
     before = load(path) if path.exists() else {"runs": [], "commands": []}
     results = before["runs"]
@@ -91,12 +102,12 @@ def train_all(
     done = {(run["task"], run["model"], run["seed"], run["steps"]) for run in results}
     for task in tasks:
         for seed in seeds:
-            for model in models:
-                if (task, model, seed, own[task].steps) in done:
+            for label, (model, settings) in named.items():
+                if (task, label, seed, settings[task].steps) in done:
                     continue
-                run = Run.at(Path(runs) / "graphs" / task, model, seed)
-                result = train_apart(task, model, seed, own[task], run)
-                results.append(result)
+                run = Run.at(Path(runs) / "graphs" / task, label, seed)
+                result = train_apart(task, model, seed, settings[task], run)
+                results.append({**result, "model": label})
                 save(path, results, commands, setting, overrides)
                 print(_line(result), flush=True)
     print(section(path))
@@ -144,6 +155,7 @@ def train(task: str, name: str, seed: int, setting: Setting, run: Run) -> dict[s
             "majority": data.majority(),
             "density": metrics.get("test/density"),
             "mean_density": metrics.get("test/density"),
+            **block_measures(module, data),
             "steps": trainer.global_step,
             "parameters": sum(weight.numel() for weight in module.parameters()),
             "options": asdict(setting),

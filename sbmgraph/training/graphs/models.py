@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -105,6 +105,7 @@ class Setting:
             reach the relevant nodes.
         num_clusters: Blocks of SBM attention.
         init_density: Expected density of SBM attention at the start, if not its default.
+        sbm: Further options of SBM attention, see :class:`~sbmgraph.nn.SBMOptions`.
         density_penalty: Weight of SBM attention's expected density in the loss.
         test_graphs: Graphs in the test set.
     """
@@ -118,6 +119,7 @@ class Setting:
     attention_layers: int = 2
     num_clusters: int = 16
     init_density: float | None = None
+    sbm: dict[str, Any] = field(default_factory=dict)
     density_penalty: float = 1e-2
     test_graphs: int = 512
 
@@ -149,7 +151,7 @@ def build_body(name: str, task: Task, setting: Setting) -> nn.Module:
     layers: list[nn.Module] = []
     for seed in range(setting.attention_layers):
         if name == "gps-sbm":
-            options: dict[str, Any] = {"num_clusters": setting.num_clusters}
+            options: dict[str, Any] = {"num_clusters": setting.num_clusters, **setting.sbm}
             if setting.init_density is not None:
                 options["init_density"] = setting.init_density
             layer = gps(GPSBlock, channels, heads, attn_kwargs=options)

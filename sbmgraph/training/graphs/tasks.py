@@ -99,6 +99,10 @@ class DistantPartners:
     def local_layers(self) -> int:
         return self.communities // 2 + 3
 
+    def planted(self, data: GraphBatch) -> Tensor:
+        """The community of every node, int64 ``[n]``: what heads may take as a block."""
+        return data.x[:, 0]
+
     def sample(self, num_graphs: int, generator: torch.Generator) -> GraphBatch:
         count = self.communities * self.size
         community = torch.arange(self.communities).repeat_interleave(self.size)
