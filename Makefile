@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
-RUN ?= runs/listops_quick/sbm/seed1
+RUN ?= runs/listops_sparse/sbm/seed1
 # More arguments of `make listops`.
 ARGS ?=
 VENV := .venv
@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_AR
 .PHONY: listops test test-all test-bounds test-gpu bench-gpu lint install ext bench report docs notebooks clean
 
 listops: $(VENV)/.train
-	$(BIN)/python tasks/lra.py fit --config tasks/configs/listops_quick.yaml --overwrite true $(ARGS)
+	$(BIN)/python tasks/lra.py fit --config tasks/configs/listops_sparse.yaml --overwrite true $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" -n 2

@@ -138,4 +138,4 @@ def test_commands_run_in_order(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "accuracy" in done.stdout
-    assert (tmp_path / "runs" / "listops_quick" / "sbm" / "seed1" / "report.html").is_file()
+    assert (tmp_path / "runs" / "listops_sparse" / "sbm" / "seed1" / "report.html").is_file()

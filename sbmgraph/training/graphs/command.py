@@ -109,7 +109,7 @@ def train_all(
                 result = train_apart(task, model, seed, settings[task], run)
                 results.append({**result, "model": label})
                 save(path, results, commands, setting, overrides)
-                print(_line(result), flush=True)
+                print(_line(results[-1]), flush=True)
     print(section(path))
 
 
