@@ -74,8 +74,8 @@ def train_all(
         seeds: Seeds of the runs.
         setting: Everything else of a run.
         overrides: Entries of the setting that a task has otherwise, by the task's name.
-        variants: Entries of the setting that a variant of gps-sbm has otherwise, by a name for it,
-            as in ``{softmax: {sbm: {membership: softmax}}}``. Each is trained besides.
+        variants: Entries of the setting that a variant of gps-sbm has otherwise, by a name for it
+            (as in the preset graphs_blocks). Each is trained besides.
         output: JSON file of the results; runs that are in it already are not repeated.
         runs: Folder of all runs.
         command: What to note as the command.
