@@ -68,8 +68,6 @@ train unless its row says *validated on test*, which is what the original does.
 QUICK_NOTE = """Smaller inputs and fewer steps, chosen so that two CPU cores show learning within
 minutes. They say that the training works, and nothing about the ranking of the models at the
 paper's setting. Their times were taken while other jobs shared the cores: upper bounds.
-Memory above 2 GiB on listops_quick and text_quick is a heap in fragments, from before training
-handed free memory back: it says nothing about a model.
 """
 
 
@@ -173,11 +171,12 @@ def load(results: Path) -> dict[str, list[dict[str, Any]]]:
 
 def document(named: dict[str, list[dict[str, Any]]], results: Path) -> str:
     """All tables."""
-    shown = [name for task in TASKS for name in (task, f"{task}_authors", f"{task}_quick")]
+    paper, quick = ("", "_authors"), ("_quick", "_sparse")
+    shown = [f"{task}{suffix}" for task in TASKS for suffix in (*paper, *quick)]
     parts = [INTRODUCTION, "## Long Range Arena, the paper's setting\n", PAPER_NOTE]
-    parts += _paper_sections(named)
+    parts += _sections(named, paper)
     parts += ["## Long Range Arena, quick presets\n", QUICK_NOTE]
-    parts += [task_section(f"{task}_quick", task, named.get(f"{task}_quick", [])) for task in TASKS]
+    parts += _sections(named, quick)
     parts += ["## Duplicates\n"]
     duplicates = [name for name in named if name.startswith("duplicates")]
     parts += [task_section(name, None, named[name]) for name in duplicates] or [f"{NOT_RUN}\n"]
@@ -193,20 +192,23 @@ def document(named: dict[str, list[dict[str, Any]]], results: Path) -> str:
     return "\n".join(parts)
 
 
-def _paper_sections(named: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """The tasks with a run, ours and the authors' variant, and one sentence for the others."""
+def _sections(named: dict[str, list[dict[str, Any]]], suffixes: Sequence[str]) -> list[str]:
+    """The tasks with a run, of every variant, and one sentence for the others; of the first variant
+    also which models are missing."""
     parts, missing = [], []
     for task in TASKS:
-        for name in (task, f"{task}_authors"):
+        for suffix in suffixes:
+            name, first = task + suffix, suffix == suffixes[0]
             if named.get(name):
                 parts.append(task_section(name, task, named[name], only_run=True))
                 left = [model for model in MODELS if model not in _models(named[name])]
-                if left and name == task:
+                if left and first:
                     parts.append(f"Not run: {', '.join(left)}.\n")
-            elif name == task:
+            elif first:
                 missing.append(task)
     if missing:
-        command = "`python tasks/lra.py fit --config tasks/configs/TASK.yaml --model.name MODEL`"
+        config = f"tasks/configs/TASK{suffixes[0]}.yaml"
+        command = f"`python tasks/lra.py fit --config {config} --model.name MODEL`"
         parts.append(f"Of {', '.join(missing)} nothing was run in this setting: {command}.\n")
     return parts
 
