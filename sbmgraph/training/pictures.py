@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sbmgraph.analysis import describe_mixing
 from sbmgraph.data import SequenceBatch, collate
 from sbmgraph.files import write_atomically
-from sbmgraph.record import LayerSample, record
+from sbmgraph.record import LayerSample, evaluating, record
 from sbmgraph.run import Run
 from sbmgraph.training.data import SequenceDataModule
 from sbmgraph.training.inputs import token_kind
@@ -49,13 +49,10 @@ def draw_graph(model: SequenceClassifier, data: SequenceDataModule, run: Run) ->
     dataset = data.datasets["test"]
     batch = collate([dataset[int(np.argmax(dataset.lengths))]])
     batch = data.on_after_batch_transfer(batch)
-    model.cpu().eval()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), record(model.model) as samples:
-        torch.manual_seed(0)
-        model(batch)
-    if not len(samples):
+    samples = _sampled(model.cpu(), batch)
+    if not samples:
         return
-    sample, head = _clearest(list(samples))
+    sample, head = _clearest(samples)
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
     ax = figure.subplots()
     plot_sampled(sample.graph, sample.sbm, head=head, ax=ax)
@@ -63,7 +60,6 @@ def draw_graph(model: SequenceClassifier, data: SequenceDataModule, run: Run) ->
     _save(figure, run.graph_picture)
 
 
-@torch.no_grad()
 def describe_structure(
     model: SequenceClassifier, data: SequenceDataModule, limit: int = 100
 ) -> str | None:
@@ -84,13 +80,19 @@ def describe_structure(
     dataset = data.datasets["test"]
     batch = collate([dataset[item] for item in range(min(limit, len(dataset)))])
     batch = data.on_after_batch_transfer(batch)
-    model.cpu().eval()
-    with torch.random.fork_rng(devices=[]), record(model.model) as runs:
-        torch.manual_seed(0)
-        model(batch)
-    if not len(runs):
+    samples = _sampled(model.cpu(), batch)
+    if not samples:
         return None
-    return describe_mixing(runs, [kind(token) for token in batch.tokens.tolist()])
+    return describe_mixing(samples, [kind(token) for token in batch.tokens.tolist()])
+
+
+@torch.no_grad()
+def _sampled(model: SequenceClassifier, batch: SequenceBatch, seed: int = 0) -> list[LayerSample]:
+    """What every layer samples on a batch, in evaluation; the model's mode is left as it was."""
+    with evaluating(model), torch.random.fork_rng(devices=[]), record(model.model) as samples:
+        torch.manual_seed(seed)
+        model(batch)
+    return list(samples)
 
 
 def draw_input(
@@ -107,14 +109,7 @@ def draw_input(
     Returns:
         The files; none for a model without SBM layers.
     """
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), record(model.model) as samples:
-            torch.manual_seed(seed)
-            model(batch)
-    finally:
-        model.train(training)
+    samples = _sampled(model, batch, seed)
     paths = []
     for number, sample in enumerate(samples):
         for head in range(sample.graph.heads):

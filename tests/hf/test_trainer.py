@@ -14,6 +14,7 @@ pytest.importorskip("lightning")
 
 from sbmgraph import hf, record
 from sbmgraph.hf.trainer import SBMTrainer
+from sbmgraph.nn import SBMHeads
 from sbmgraph.training.density_control import DensityConfig
 from tests.hf.conftest import TEXT
 
@@ -223,3 +224,27 @@ def test_the_penalty_of_a_step_is_that_of_its_batches(tmp_path: Path) -> None:
 def test_a_rate_must_be_positive(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'membership_lr' must be"):
         make_trainer(make_model(), tmp_path, membership_lr=-1.0)
+
+
+def test_a_bound_follows_its_schedule_and_is_saved(tmp_path: Path) -> None:
+    model = make_model()
+    heads = [module for module in model.modules() if isinstance(module, SBMHeads)]
+    density = DensityConfig(target=0.1, start_target=0.4, anneal=4, penalty="bound")
+    seen = []
+
+    class Watch(transformers.TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            [bound] = {module.max_density for module in heads}
+            seen.append(bound)
+
+    trainer = make_trainer(model, tmp_path, density=density, max_steps=4)
+    assert {module.max_density for module in heads} == {0.1}
+    trainer.add_callback(Watch())
+    trainer.train()
+    assert seen == pytest.approx([0.4, 0.325, 0.25, 0.175])
+    with record(model) as runs:
+        trainer.evaluate()
+    assert max(float(run.sbm.expected_density().max()) for run in runs) <= 0.1 + 1e-6
+    model.save_pretrained(tmp_path / "model")
+    again = hf.SBMBertForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert {m.max_density for m in again.modules() if isinstance(m, SBMHeads)} == {0.1}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -467,3 +468,12 @@ def test_tensorboard_has_every_step_once_after_a_resume(tmp_path, arguments):
     events.Reload()
     steps = [event.step for event in events.Scalars("train/loss")]
     assert steps == list(range(8)), step
+
+
+def test_a_run_ends_with_a_sentence_about_its_heads(tmp_path, root, arguments, capsys):
+    assert main(["fit", *arguments]) == 0
+    [path] = (tmp_path / "runs").rglob("summary.json")
+    sentence = json.loads(path.read_text())["structure"]
+    assert re.search(r"head [01] \(density \d+%\): ", sentence)
+    assert "digits" in sentence or "operators" in sentence or "']'" in sentence
+    assert sentence in capsys.readouterr().out
